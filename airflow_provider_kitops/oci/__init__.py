@@ -1,0 +1,1 @@
+"""Content by digest: references, the local layout, registries, and copying between them."""
