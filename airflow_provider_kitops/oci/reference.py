@@ -46,9 +46,7 @@ class Reference:
             raise InvalidReference(f"Not a reference: {str(text)[:100]!r}.", hint=_FORM)
         rest, at, digest = text.partition("@")
         if at and not is_digest(digest):
-            raise InvalidReference(
-                f"Malformed digest in {text!r}.", hint="A digest is sha256: and 64 hex digits."
-            )
+            raise InvalidReference(f"Malformed digest in {text!r}.", hint="A digest is sha256: and 64 hex digits.")
         first, slash, remainder = rest.partition("/")
         registry = ""
         if slash and ("." in first or ":" in first or first == "localhost"):
