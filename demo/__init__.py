@@ -1,0 +1,1 @@
+"""The whole flow on one machine: ``make demo`` and ``make up``."""
