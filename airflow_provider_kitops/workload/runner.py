@@ -1,0 +1,415 @@
+"""Fetch, work, publish: the three steps of a workload, the same in a pod and on one machine (DESIGN "Workload").
+
+Each step can be killed at any moment and run again: fetch keeps the inputs that are whole, work goes on from the
+program's checkpoints, publish pushes the same bytes. All of a run's files are below one scratch directory ``root``:
+``in/NAME``, ``config``, ``out``, ``checkpoints``, and the runner's own notes in ``state``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from airflow_provider_kitops.oci.descriptor import Descriptor
+from airflow_provider_kitops.oci.errors import Conflict, StorageError, WorkloadFailed
+from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.modelkit.kitfile import Kitfile
+    from airflow_provider_kitops.oci.store import Store
+
+#: Called with each line that the program prints, without the line's end.
+LineHook = Callable[[str], None]
+
+#: What SLSA provenance calls this way of building.
+BUILD_TYPE = "https://airflow-provider-kitops.dev/workload/v1"
+BUILDER_LOCAL = "https://airflow-provider-kitops.dev/builders/local"
+
+_METRICS = "metrics.json"
+_GRACE = 10.0  # seconds between asking a program to end and ending it
+
+
+@dataclass(frozen=True)
+class WorkloadResult:
+    """What a workload made.
+
+    :param reference: the output, by digest.
+    :param descriptor: its manifest.
+    :param metrics: what the program wrote to ``metrics.json``; empty if it wrote none.
+    :param tags: the tags that were set.
+    :param size: bytes of the whole ModelKit.
+    :param seconds: how long the work step took, without fetching and publishing.
+    :param provenance: digest of the attached provenance.
+    """
+
+    reference: str
+    descriptor: Descriptor
+    metrics: Mapping[str, Any]
+    tags: tuple[str, ...]
+    size: int = 0
+    seconds: float = 0.0
+    provenance: str = ""
+
+
+@dataclass(frozen=True)
+class _Paths:
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        return self.root / "in"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "out"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "state" / "log.txt"
+
+    @property
+    def done(self) -> Path:
+        """Written when the program has ended well: when it began and ended, which provenance tells."""
+        return self.root / "state" / "done.json"
+
+
+def check(spec: WorkloadSpec, store: Store) -> None:
+    """Find what would fail in publishing before hours are spent on work.
+
+    :raises InvalidReference: the output or an input belongs to another registry than the store.
+    :raises InvalidKitfile: the output's Kitfile breaks a rule.
+    :raises InvalidInput: it names an unknown input.
+    """
+    _kitfile(spec)
+    for reference in (spec.output.reference, *spec.inputs.values()):
+        store.reference(reference)
+
+
+def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
+    """Unpack every input, each with its chain of parents, verified, below ``root/in``.
+
+    :raises NotFound, DigestMismatch, UnsafePath, StorageError: as ``unpack`` raises them.
+    """
+    from airflow_provider_kitops.modelkit.parents import parents_of
+    from airflow_provider_kitops.modelkit.unpack import unpack
+
+    paths = _Paths(root)
+    with _storage(root):
+        paths.inputs.mkdir(parents=True, exist_ok=True)
+        paths.state.mkdir(parents=True, exist_ok=True)
+    for name, text in spec.inputs.items():
+        directory, note = paths.inputs / name, paths.state / f"fetched-{name}"
+        if note.is_file() and note.read_text(encoding="utf-8") == text:
+            continue
+        with _storage(directory):
+            if directory.exists():
+                shutil.rmtree(directory)
+            directory.mkdir()
+        reference = store.reference(text)
+        unpack(store.target(reference), reference.selector, directory, parents=parents_of(store))
+        with _storage(note):
+            _write(note, text.encode())
+
+
+def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, timeout: float | None = None) -> None:
+    """Run the program on what ``fetch`` brought; its output is in ``root/out`` afterwards.
+
+    The program runs in a process group of its own, which ends when this process ends, however it ends. What it prints
+    goes to ``root/state/log.txt`` and, line by line, to ``on_line``. Work that is already done is not done again.
+
+    :param timeout: seconds after which the program is ended.
+    :raises WorkloadFailed: the program ended with another exit code than 0, ran too long, or left no output.
+    """
+    paths = _Paths(root)
+    if paths.done.is_file():
+        return
+    with _storage(root):
+        for directory in (paths.inputs, paths.config, paths.checkpoints, paths.state):
+            directory.mkdir(parents=True, exist_ok=True)
+        # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
+        shutil.rmtree(paths.output, ignore_errors=True)
+        paths.output.mkdir()
+        _write(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
+        _write(paths.config / "config.yaml", yaml.safe_dump(spec.config, allow_unicode=True).encode())
+    started = datetime.now(UTC)
+    clock = time.monotonic()
+    with _storage(paths.log), paths.log.open("a", encoding="utf-8") as log:
+        _run(spec, paths, log.write, on_line, timeout)
+    if not any(paths.output.iterdir()):
+        raise WorkloadFailed(
+            f"{_name(spec)} ended well but left nothing in its output directory.",
+            hint=f"The program must write its result to ${OUTPUT}.",
+        )
+    read_metrics(paths.output)
+    note = {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - clock, 3),
+    }
+    with _storage(paths.done):
+        _write(paths.done, json.dumps(note).encode())
+
+
+def publish(
+    spec: WorkloadSpec, store: Store, root: Path, *, builder: str = BUILDER_LOCAL, termination_log: Path | None = None
+) -> WorkloadResult:
+    """Pack ``root/out``, push it, attach SLSA provenance, and only then set the tags.
+
+    Tags come last so that nobody who watches one finds a ModelKit whose provenance is still missing.
+
+    :param builder: who ran the work, as a URI, for the provenance.
+    :param termination_log: file that gets ``{"digest", "metrics"}`` as JSON (Kubernetes' termination message).
+    :raises WorkloadFailed: the work is not done.
+    :raises InvalidKitfile, Conflict, RegistryUnavailable: as ``pack`` and the store raise them.
+    """
+    from airflow_provider_kitops.modelkit.pack import pack
+    from airflow_provider_kitops.modelkit.parents import parents_of
+    from airflow_provider_kitops.oci.tagging import apply_tags
+
+    paths = _Paths(root)
+    if not paths.done.is_file():
+        raise WorkloadFailed(f"Nothing to publish in {root}: the work is not done.")
+    note = json.loads(paths.done.read_text(encoding="utf-8"))
+    metrics = read_metrics(paths.output)
+    reference = store.reference(spec.output.reference)
+    target = store.target(reference)
+    modelkit = pack(paths.output, _kitfile(spec), target, None, parents=parents_of(store))
+    provenance = _attach_provenance(spec, store, target.name, target, modelkit.descriptor, note, builder)
+    apply_tags(target, modelkit.descriptor, spec.output.all_tags, mutable=store.config.mutable_tags)
+    result = WorkloadResult(
+        reference=str(reference.at(modelkit.descriptor.digest)),
+        descriptor=modelkit.descriptor,
+        metrics=metrics,
+        tags=spec.output.all_tags,
+        size=modelkit.size,
+        seconds=note["seconds"],
+        provenance=provenance,
+    )
+    if termination_log:
+        with _storage(termination_log):
+            message = {"digest": modelkit.descriptor.digest, "metrics": dict(metrics)}
+            termination_log.write_text(json.dumps(message), encoding="utf-8")
+    return result
+
+
+def run_local(
+    spec: WorkloadSpec,
+    store: Store,
+    scratch: Path,
+    *,
+    on_line: LineHook | None = None,
+    timeout: float | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> WorkloadResult:
+    """Fetch, work and publish on this machine.
+
+    The run's files are in a directory of ``scratch`` that is named by the specification's digest: a run that was
+    killed goes on where it was when the same specification is run again. It is removed on success.
+
+    :param on_step: called with ``fetch``, ``work`` and ``publish`` as each begins.
+    :raises Conflict: the same specification is being run in the same scratch directory.
+    :raises InvalidInput, WorkloadFailed, KitopsError: as the steps raise them.
+    """
+    check(spec, store)
+    step = on_step or (lambda name: None)
+    root = scratch / spec.digest.removeprefix("sha256:")[:16]
+    with _storage(scratch):
+        scratch.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root.with_name(root.name + ".lock"))
+    try:
+        # A run whose parent was killed takes a moment to notice; anything longer is a second run of the same work.
+        lock.acquire(timeout=_GRACE)
+    except Timeout:
+        raise Conflict(
+            f"The same workload ({spec.digest}) is running in {scratch}.",
+            hint="Wait for it, or give this run a scratch directory of its own.",
+        ) from None
+    except OSError as error:
+        raise StorageError(f"Cannot lock {lock.lock_file}: {error.strerror}.", hint=_STORAGE_HINT) from error
+    try:
+        step("fetch")
+        fetch(spec, store, root)
+        step("work")
+        work(spec, root, on_line=on_line, timeout=timeout)
+        step("publish")
+        result = publish(spec, store, root)
+        shutil.rmtree(root, ignore_errors=True)
+        return result
+    finally:
+        lock.release()
+
+
+def read_metrics(output: Path) -> dict[str, Any]:
+    """The program's ``metrics.json``; empty if there is none.
+
+    :raises WorkloadFailed: it is not a JSON object.
+    """
+    path = output / _METRICS
+    if not path.is_file():
+        return {}
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WorkloadFailed(f"The program's {_METRICS} is no JSON: {error}.") from error
+    if not isinstance(metrics, dict):
+        raise WorkloadFailed(f"The program's {_METRICS} holds a {type(metrics).__name__}, not an object.")
+    return metrics
+
+
+def _kitfile(spec: WorkloadSpec) -> Kitfile:
+    from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
+
+    return parse_kitfile(yaml.safe_dump(spec.kitfile(), sort_keys=False, allow_unicode=True), name="output.kitfile")
+
+
+def _name(spec: WorkloadSpec) -> str:
+    return " ".join(spec.command[:3])
+
+
+def _environment(spec: WorkloadSpec, paths: _Paths) -> dict[str, str]:
+    directories = {
+        INPUTS: paths.inputs,
+        CONFIG: paths.config,
+        OUTPUT: paths.output,
+        CHECKPOINTS: paths.checkpoints,
+    }
+    # So that "python" in a command is the interpreter that runs this, as it is in the image that has the package.
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {
+        **os.environ,
+        "PATH": search,
+        "PYTHONUNBUFFERED": "1",
+        **spec.env,
+        **{name: str(directory.absolute()) for name, directory in directories.items()},
+    }
+
+
+def _run(
+    spec: WorkloadSpec,
+    paths: _Paths,
+    log: Callable[[str], object],
+    on_line: LineHook | None,
+    timeout: float | None,
+) -> None:
+    launcher = Path(__file__).with_name("_launch.py")
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *spec.command],
+        cwd=paths.root,
+        env=_environment(spec, paths),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        process_group=0,
+    )
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _end(process)
+
+    timer = threading.Timer(timeout, expire) if timeout is not None else None
+    last: deque[str] = deque(maxlen=1)
+    try:
+        if timer:
+            timer.daemon = True
+            timer.start()
+        assert process.stdout is not None
+        for raw in process.stdout:
+            log(raw)
+            line = raw.rstrip("\r\n")
+            if line.strip():
+                last.append(line.strip())
+            if on_line:
+                on_line(line)
+        code = process.wait()
+    finally:
+        if timer:
+            timer.cancel()
+        _end(process)
+    if expired.is_set():
+        raise WorkloadFailed(f"{_name(spec)} ran past its limit of {timeout:g} seconds and was ended.")
+    if code:
+        said = f" Its last line: {last[0][:1000]}" if last else ""
+        raise WorkloadFailed(f"{_name(spec)} {_ending(code)}.{said}", hint=f"Its whole output is in {paths.log}.")
+
+
+def _ending(code: int) -> str:
+    number = code - 128 if code > 128 else -code
+    if 0 < number < signal.NSIG:
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        return f"was killed by {name}" + (", most likely for want of memory" if name == "SIGKILL" else "")
+    return f"ended with exit code {code}"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End the program's whole process group."""
+    # Neither is a failure: it has ended by itself, and nothing of its group is left.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _attach_provenance(
+    spec: WorkloadSpec,
+    store: Store,
+    name: str,
+    target: Any,
+    descriptor: Descriptor,
+    note: Mapping[str, Any],
+    builder: str,
+) -> str:
+    raise NotImplementedError
+
+
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into an error that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to {error.filename or path}: {error.strerror or error}.", hint=_STORAGE_HINT
+        ) from error
+
+
+_STORAGE_HINT = "Check the disk's free space and the permissions, or choose another scratch directory."
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
