@@ -1,0 +1,1 @@
+"""Statements about content, kept beside it: in-toto statements in DSSE envelopes, attached as OCI referrers."""

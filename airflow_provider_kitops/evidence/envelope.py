@@ -1,0 +1,70 @@
+"""DSSE envelope (secure-systems-lab/dsse, envelope.md): a payload, its type, and the signatures over both."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+
+from airflow_provider_kitops.oci.errors import VerificationFailed
+
+ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One signature of an envelope.
+
+    :param key_id: hint which key made it; not authenticated, may be empty.
+    :param value: the raw signature.
+    """
+
+    key_id: str
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A payload with the signatures over it; none for an unsigned statement.
+
+    :param payload: serialised statement.
+    :param payload_type: media type of the payload, which the signatures cover too.
+    :param signatures: in the order in which they were made.
+    """
+
+    payload: bytes
+    payload_type: str = PAYLOAD_TYPE
+    signatures: tuple[Signature, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The envelope as JSON; equal envelopes give equal bytes."""
+        value = {
+            "payloadType": self.payload_type,
+            "payload": base64.b64encode(self.payload).decode(),
+            "signatures": [
+                {"keyid": one.key_id, "sig": base64.b64encode(one.value).decode()} for one in self.signatures
+            ],
+        }
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Envelope:
+        """Read an envelope, signed or not, with standard or URL-safe base64 as the specification allows.
+
+        :raises VerificationFailed: ``data`` is not an envelope of an in-toto statement.
+        """
+        try:
+            value = json.loads(data)
+            payload_type = value["payloadType"]
+            payload = _decode(value["payload"])
+            signatures = tuple(Signature(str(one.get("keyid", "")), _decode(one["sig"])) for one in value["signatures"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VerificationFailed(f"Malformed DSSE envelope: {type(error).__name__}: {error}.") from error
+        if payload_type != PAYLOAD_TYPE:
+            raise VerificationFailed(f"A DSSE envelope holds {str(payload_type)[:200]!r}, not {PAYLOAD_TYPE}.")
+        return cls(payload, payload_type, signatures)
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text.translate({ord("-"): "+", ord("_"): "/"}), validate=True)

@@ -1,0 +1,1 @@
+"""May the tag move, and moving it: gate, decision, promotion, history, rollback."""
