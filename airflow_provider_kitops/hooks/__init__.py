@@ -1,0 +1,1 @@
+"""Connections: the store of ModelKits, and the endpoint of a judge."""

@@ -1,0 +1,110 @@
+"""References as DAGs write them, and the dictionary that every operator returns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.oci.descriptor import Descriptor, is_digest
+from airflow_provider_kitops.oci.errors import InvalidReference
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.oci.reference import Reference
+    from airflow_provider_kitops.oci.store import Store
+
+#: A reference as text, or the dictionary that an operator returned.
+ReferenceLike = str | Mapping[str, Any]
+
+
+def reference_text(value: Any, argument: str) -> str:
+    """The reference that ``value`` stands for.
+
+    :param value: text, or the dictionary that an operator of this package returned.
+    :param argument: name of the operator's argument, for the message.
+    :raises InvalidReference: it is neither.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("reference")
+    if not isinstance(value, str) or not value:
+        raise InvalidReference(
+            f"{argument} is {_shown(value)}, not a reference.",
+            hint="Give repository:tag, repository@sha256:…, or the output of another task of this provider.",
+        )
+    if value.lstrip().startswith("{"):
+        raise InvalidReference(
+            f"{argument} is a dictionary that was rendered into text: {_shown(value)}.",
+            hint="Pass task.output itself, or write {{ ti.xcom_pull('task')['reference'] }}.",
+        )
+    return value
+
+
+def digest_text(value: Any, argument: str) -> str | None:
+    """The digest that ``value`` names, or ``None`` for ``None`` and empty text.
+
+    :param value: a digest, a reference that holds one, or the dictionary that an operator returned.
+    :param argument: name of the operator's argument, for the message.
+    :raises InvalidReference: it names no digest.
+    """
+    if value is None or value == "" or value == "None":
+        return None
+    text = value.get("digest") if isinstance(value, Mapping) else value
+    digest = text.rpartition("@")[2] if isinstance(text, str) else ""
+    if not is_digest(digest):
+        raise InvalidReference(
+            f"{argument} is {_shown(value)}, which names no digest.",
+            hint="Give sha256:…, repository@sha256:…, or the output of another task of this provider.",
+        )
+    return digest
+
+
+def split_reference(text: str, more: str | Sequence[str] | None = None) -> tuple[str, list[str]]:
+    """Split ``repository:tag[,tag…]`` into the repository and all tags to give, ``more`` included.
+
+    :raises InvalidReference: ``text`` names a digest, which is found by packing and cannot be chosen.
+    """
+    if "@" in text:
+        raise InvalidReference(
+            f"{text!r} names a digest, but this is where something new is written.", hint="Give repository:tag."
+        )
+    start = text.rfind("/") + 1
+    name, _, tags = text[start:].partition(":")
+    extra = [more] if isinstance(more, str) else list(more or ())
+    found = [tag.strip() for part in (tags, *extra) for tag in part.split(",")]
+    return text[:start] + name, list(dict.fromkeys(tag for tag in found if tag))
+
+
+def describe(
+    store: Store, reference: str | Reference, *, tags: Sequence[str] | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Read a manifest back and describe it as every operator does.
+
+    :param store: where to look.
+    :param reference: tag or digest.
+    :param tags: tags to report; without them, the tag of ``reference`` if it has one.
+    :param fields: the operator's own small fields.
+    :return: ``reference`` (pinned to the digest), ``digest``, ``tags``, ``size`` (bytes of manifest, config and
+        layers), ``media_type``, and ``fields``.
+    :raises NotFound: there is no such manifest.
+    """
+    asked = store.reference(reference)
+    pinned, descriptor = store.resolve(asked)
+    return {
+        "reference": str(pinned),
+        "digest": descriptor.digest,
+        "tags": list(tags) if tags is not None else [asked.tag] if asked.tag and not asked.digest else [],
+        "size": _size(store, pinned, descriptor),
+        "media_type": descriptor.media_type,
+        **fields,
+    }
+
+
+def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
+    with store.target(pinned).fetch(descriptor) as reader:
+        manifest = json.loads(b"".join(iter(lambda: reader.read(1 << 20), b"")))
+    parts = [manifest.get("config"), *manifest.get("layers", ()), *manifest.get("manifests", ())]
+    return descriptor.size + sum(Descriptor.from_json(part).size for part in parts if part)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:200]

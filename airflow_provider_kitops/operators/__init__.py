@@ -1,0 +1,1 @@
+"""Tasks that pack, push, unpack, fine-tune, generate, judge, decide and promote."""

@@ -1,0 +1,96 @@
+"""What all operators of this provider share."""
+
+# mypy: allow-subclassing-any
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.sdk import BaseOperator
+
+from airflow_provider_kitops.hooks._errors import airflow_errors
+from airflow_provider_kitops.hooks.kitops import KitopsHook
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class KitopsBaseOperator(BaseOperator):
+    """
+    Base of the operators that talk to the store of a ``kitops`` connection.
+
+    Errors that a retry cannot cure fail the task at once. A task that is told to end (marked failed, cleared, its
+    worker stopping) leaves whatever it is doing, which ends its subprocesses and removes its temporary files.
+
+    :param kitops_conn_id: the connection (templated).
+    """
+
+    template_fields: Sequence[str] = ("kitops_conn_id",)
+    ui_color = "#ffe8c2"
+
+    def __init__(self, *, kitops_conn_id: str = KitopsHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kitops_conn_id = kitops_conn_id
+        self._running = False
+
+    @cached_property
+    def hook(self) -> KitopsHook:
+        """The connection's hook."""
+        return KitopsHook(self.kitops_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Do the work, with errors that Airflow understands."""
+        self._running = True
+        try:
+            with airflow_errors():
+                return self._execute(context)
+        except _Killed:
+            # Retried where retries are left: a worker that stops is no reason to give the task up. If a person set
+            # the task's state, that state stays.
+            raise AirflowException("The task was told to end before it was done.") from None
+        finally:
+            self._running = False
+
+    @abstractmethod
+    def _execute(self, context: Context) -> Any: ...
+
+    def on_kill(self) -> None:
+        """Unwind from wherever the task is: Airflow calls this in the main thread and then only waits."""
+        if self._running:
+            self._running = False
+            raise _Killed
+
+
+class _Killed(BaseException):
+    """Not an ``Exception``, so that no library on the way up takes it for a failure of its own."""
+
+
+def scratch_directory(context: Context, configured: str | Path | None = None) -> Path:
+    """The directory that a task instance keeps between its tries.
+
+    :param configured: root to use instead of the option ``[kitops] scratch_directory``.
+    """
+    root = configured or conf.get("kitops", "scratch_directory", fallback="")
+    if not root:
+        root = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")) / "kitops" / "scratch"
+    ti = context["ti"]
+    parts = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
+    # Ids may hold anything; as quoted names they can neither leave the root nor meet one another.
+    return Path(root).expanduser().joinpath(*(quote(part, safe=" +:@=,").replace(".", "%2E") for part in parts))
+
+
+def remove_scratch(directory: Path) -> None:
+    """Remove a task instance's directory, and the ones above it that held nothing else."""
+    import shutil
+    from contextlib import suppress
+
+    shutil.rmtree(directory, ignore_errors=True)
+    with suppress(OSError):  # the first one that is not empty, or that another task removed, ends this
+        for parent in list(directory.parents)[:3]:
+            parent.rmdir()

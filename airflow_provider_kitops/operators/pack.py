@@ -1,0 +1,100 @@
+"""Pack a context directory into a ModelKit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.hooks._references import describe, split_reference
+from airflow_provider_kitops.operators._base import KitopsBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class KitPackOperator(KitopsBaseOperator):
+    """
+    Pack a context directory straight into the connection's store, and tag it.
+
+    Nothing is staged on disk for a registry. Packing the same files again gives the same digest and uploads nothing.
+
+    :param context_directory: directory that holds the files (templated).
+    :param reference: ``repository:tag[,tag…]``, or a repository alone for no tag (templated). A tag that may not move
+        (see the connection's ``mutable_tags``) and names another digest already is an error.
+    :param kitfile: the Kitfile: a path (relative to the worker's directory), or its content as a mapping; ``None``
+        means ``Kitfile`` in the context directory (templated).
+    :param tags: further tags (templated).
+    :param annotations: annotations of the manifest; they change its digest (templated).
+    :param created: RFC 3339 time to write into the manifest, which changes its digest; ``None`` writes none
+        (templated).
+    :param kitops_conn_id: where to pack to (templated).
+    :return: the reference dictionary, with the ModelKit's ``name`` and ``version``.
+    """
+
+    template_fields: Sequence[str] = (
+        "context_directory",
+        "reference",
+        "kitfile",
+        "tags",
+        "annotations",
+        "created",
+        "kitops_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        context_directory: str | Path,
+        reference: str,
+        kitfile: str | Path | Mapping[str, Any] | None = None,
+        tags: str | Sequence[str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        created: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.context_directory = context_directory
+        self.reference = reference
+        self.kitfile = kitfile
+        self.tags = tags
+        self.annotations = annotations
+        self.created = created
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from datetime import datetime
+
+        from airflow_provider_kitops.modelkit.kitfile import Kitfile, parse_kitfile
+        from airflow_provider_kitops.modelkit.pack import pack
+        from airflow_provider_kitops.modelkit.parents import parents_of
+        from airflow_provider_kitops.oci import progress
+
+        kitfile: Kitfile | Path | None
+        if isinstance(self.kitfile, Mapping):
+            kitfile = parse_kitfile(json.dumps(self.kitfile), name=f"kitfile of task {self.task_id}")
+        else:
+            kitfile = Path(self.kitfile) if self.kitfile else None
+        repository, tags = split_reference(self.reference, self.tags)
+        with self.hook.store() as store, progress.lines(self.log) as on_progress:
+            where = store.reference(repository)
+            made = pack(
+                Path(self.context_directory),
+                kitfile,
+                store.target(where),
+                tags,
+                mutable_tags=store.config.mutable_tags,
+                created=datetime.fromisoformat(self.created) if self.created else None,
+                annotations=self.annotations,
+                concurrency=store.config.concurrency,
+                on_progress=on_progress,
+                parents=parents_of(store),
+            )
+            package = made.kitfile.package
+            return describe(
+                store,
+                where.at(made.descriptor.digest),
+                tags=tags,
+                name=package.name if package else "",
+                version=package.version if package else "",
+            )

@@ -1,0 +1,72 @@
+"""Unpack a ModelKit into a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.operators._base import KitopsBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class KitUnpackOperator(KitopsBaseOperator):
+    """
+    Unpack a ModelKit into a directory of the worker.
+
+    Content is checked against its digest before it becomes visible, and nothing is written outside the directory.
+
+    :param reference: a reference, or the output of another task (templated).
+    :param directory: where to unpack to; made if it does not exist (templated).
+    :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all (templated).
+    :param overwrite: replace files that are there.
+    :param ignore_existing: leave files that are there as they are.
+    :param parents: first unpack the model of the ModelKit that this one's Kitfile names as its base.
+    :param kitops_conn_id: where to unpack from (templated).
+    :return: the reference dictionary, with the ``directory``.
+    """
+
+    template_fields: Sequence[str] = ("reference", "directory", "filters", "kitops_conn_id")
+
+    def __init__(
+        self,
+        *,
+        reference: ReferenceLike,
+        directory: str | Path,
+        filters: str | Sequence[str] = (),
+        overwrite: bool = False,
+        ignore_existing: bool = False,
+        parents: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.reference = reference
+        self.directory = directory
+        self.filters = filters
+        self.overwrite = overwrite
+        self.ignore_existing = ignore_existing
+        self.parents = parents
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kitops.modelkit.parents import parents_of
+        from airflow_provider_kitops.modelkit.unpack import unpack
+        from airflow_provider_kitops.oci import progress
+
+        directory = Path(self.directory)
+        with self.hook.store() as store, progress.lines(self.log) as on_progress:
+            answer = describe(store, reference_text(self.reference, "reference"), directory=str(directory))
+            unpack(
+                store.target(answer["reference"]),
+                answer["digest"],
+                directory,
+                [self.filters] if isinstance(self.filters, str) else list(self.filters),
+                overwrite=self.overwrite,
+                ignore_existing=self.ignore_existing,
+                parents=parents_of(store) if self.parents else None,
+                concurrency=store.config.concurrency,
+                on_progress=on_progress,
+            )
+        return answer

@@ -1,0 +1,269 @@
+"""Run programs that read ModelKits and write one, on this machine: fine-tuning, generation, or any other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.workload.spec import WorkloadSpec
+
+
+class _LocalOperator(KitopsBaseOperator):
+    """Runs a workload as a subprocess, and keeps its scratch directory until it has succeeded."""
+
+    def __init__(self, *, scratch: str | Path | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scratch = scratch
+
+    @abstractmethod
+    def _spec(self, store: Store) -> WorkloadSpec: ...
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kitops.workload.runner import run_local
+
+        scratch = scratch_directory(context, self.scratch)
+        with self.hook.store() as store:
+            spec = self._spec(store)
+            self.log.info("Workload %s in %s", spec.digest, scratch)
+            result = run_local(spec, store, scratch, on_line=self._log_line, on_step=self._log_step)
+            answer = describe(
+                store,
+                result.reference,
+                tags=result.tags,
+                metrics=dict(result.metrics),
+                seconds=result.seconds,
+                provenance=result.provenance,
+            )
+        remove_scratch(scratch)
+        return answer
+
+    def _pin(self, store: Store, value: ReferenceLike, argument: str) -> str:
+        """Resolve a tag, once: from here on only the digest counts."""
+        pinned, _ = store.resolve(reference_text(value, argument))
+        return str(pinned)
+
+    def _log_step(self, step: str) -> None:
+        self.log.info("Step: %s", step)
+
+    def _log_line(self, line: str) -> None:
+        from airflow_provider_kitops.workload.progress import parse_progress
+
+        self.log.info("%s", parse_progress(line) or line)
+
+
+class WorkloadLocalOperator(_LocalOperator):
+    """
+    Run any program that reads ModelKits and writes one, as a subprocess of this task.
+
+    The program finds its inputs in ``$KITOPS_INPUTS/NAME``, its settings in ``$KITOPS_CONFIG``, writes its result to
+    ``$KITOPS_OUTPUT`` and may keep checkpoints in ``$KITOPS_CHECKPOINTS``. It is ended with the task. A task that was
+    killed goes on where the program's last checkpoint is when it is cleared or retried on the same machine.
+
+    :param inputs: references by name, or outputs of other tasks (templated).
+    :param command: program and arguments (templated).
+    :param destination: repository of the result, with a tag if one is to be set (templated).
+    :param kitfile: the result's Kitfile as a mapping; ``{inputs.NAME}`` in any text stands for that input's reference.
+    :param config: the program's settings; plain JSON values (templated).
+    :param tags: further tags of the result (templated).
+    :param env: further environment variables. They become part of the result's provenance: no place for secrets.
+    :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
+        scratch_directory`` (templated).
+    :param kitops_conn_id: where the ModelKits are (templated).
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
+        attached ``provenance``.
+    """
+
+    template_fields: Sequence[str] = ("inputs", "command", "config", "destination", "tags", "scratch", "kitops_conn_id")
+
+    def __init__(
+        self,
+        *,
+        inputs: Mapping[str, ReferenceLike],
+        command: Sequence[str],
+        destination: str,
+        kitfile: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        tags: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs = inputs
+        self.command = command
+        self.destination = destination
+        self.kitfile = kitfile
+        self.config = config
+        self.tags = tags
+        self.env = env
+
+    def _spec(self, store: Store) -> WorkloadSpec:
+        from airflow_provider_kitops.workload.spec import WorkloadSpec
+
+        return WorkloadSpec.of(
+            inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in self.inputs.items()},
+            command=tuple(self.command),
+            config=dict(self.config or {}),
+            output={"reference": self.destination, "kitfile": dict(self.kitfile), "tags": tuple(self.tags or ())},
+            env=dict(self.env or {}),
+        )
+
+
+class FineTuneLocalOperator(_LocalOperator):
+    """
+    Fine-tune a base model on this machine with the reference program ``finetune`` (LoRA; QLoRA on a GPU).
+
+    The result is a ModelKit with the adapter, whose Kitfile names the base by digest. A task that was killed goes on
+    from its last checkpoint when it is cleared or retried on the same machine.
+
+    :param base: the base model's ModelKit: a reference, or the output of another task (templated).
+    :param dataset: the ModelKit with the training data (templated).
+    :param destination: repository of the result, with a tag if one is to be set (templated).
+    :param config: settings of the program (templated).
+    :param tags: further tags of the result (templated).
+    :param name: the result's name in its Kitfile (templated).
+    :param version: its version (templated).
+    :param description: its description (templated).
+    :param env: further environment variables. They become part of the result's provenance: no place for secrets.
+    :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
+        scratch_directory`` (templated).
+    :param kitops_conn_id: where the ModelKits are (templated).
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
+        attached ``provenance``.
+    """
+
+    template_fields: Sequence[str] = (
+        "base",
+        "dataset",
+        "destination",
+        "config",
+        "tags",
+        "name",
+        "version",
+        "description",
+        "scratch",
+        "kitops_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        base: ReferenceLike,
+        dataset: ReferenceLike,
+        destination: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str] | None = None,
+        name: str = "",
+        version: str = "",
+        description: str = "",
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.base = base
+        self.dataset = dataset
+        self.destination = destination
+        self.config = config
+        self.tags = tags
+        self.name = name
+        self.version = version
+        self.description = description
+        self.env = env
+
+    def _spec(self, store: Store) -> WorkloadSpec:
+        from airflow_provider_kitops.workload.programs import finetune_spec
+
+        return finetune_spec(
+            base=self._pin(store, self.base, "base"),
+            dataset=self._pin(store, self.dataset, "dataset"),
+            output=self.destination,
+            config=self.config,
+            tags=tuple(self.tags or ()),
+            name=self.name,
+            version=self.version,
+            description=self.description,
+            env=dict(self.env or {}),
+        )
+
+
+class GenerateLocalOperator(_LocalOperator):
+    """
+    Let a model answer every item of a dataset on this machine, with the reference program ``generate``.
+
+    :param model: the ModelKit whose answers are wanted: fine-tuned, or an untuned base; a reference, or the output of
+        another task (templated).
+    :param items: the ModelKit with the items (templated).
+    :param destination: repository of the predictions, with a tag if one is to be set (templated).
+    :param config: settings of the program (templated).
+    :param tags: further tags of the result (templated).
+    :param name: the result's name in its Kitfile (templated).
+    :param version: its version (templated).
+    :param description: its description (templated).
+    :param env: further environment variables. They become part of the result's provenance: no place for secrets.
+    :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
+        scratch_directory`` (templated).
+    :param kitops_conn_id: where the ModelKits are (templated).
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
+        attached ``provenance``.
+    """
+
+    template_fields: Sequence[str] = (
+        "model",
+        "items",
+        "destination",
+        "config",
+        "tags",
+        "name",
+        "version",
+        "description",
+        "scratch",
+        "kitops_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        model: ReferenceLike,
+        items: ReferenceLike,
+        destination: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str] | None = None,
+        name: str = "",
+        version: str = "",
+        description: str = "",
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.items = items
+        self.destination = destination
+        self.config = config
+        self.tags = tags
+        self.name = name
+        self.version = version
+        self.description = description
+        self.env = env
+
+    def _spec(self, store: Store) -> WorkloadSpec:
+        from airflow_provider_kitops.workload.programs import generate_spec
+
+        return generate_spec(
+            model=self._pin(store, self.model, "model"),
+            items=self._pin(store, self.items, "items"),
+            output=self.destination,
+            config=self.config,
+            tags=tuple(self.tags or ()),
+            name=self.name,
+            version=self.version,
+            description=self.description,
+            env=dict(self.env or {}),
+        )

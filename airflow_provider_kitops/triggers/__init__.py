@@ -1,0 +1,1 @@
+"""What waits for a tag without holding a worker."""
