@@ -1,0 +1,120 @@
+"""The document that allows a tag to move: who was compared, by which report and policy, with which outcome."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from airflow_provider_kitops.judge.canonical import canonical
+from airflow_provider_kitops.judge.report import Report
+from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
+from airflow_provider_kitops.oci.errors import VerificationFailed
+from airflow_provider_kitops.promotion.gate import GateDecision, GatePolicy, Outcome
+
+SCHEMA: Final = "airflow-provider-kitops/decision/v1"
+
+
+class DecisionReport(BaseModel):
+    """A gate's decision about one challenger and one champion, in one repository.
+
+    :param repository: where the tag is to move, as ``[registry/]repository``.
+    :param challenger: digest of the ModelKit that wants the tag.
+    :param champion: digest that holds the tag; None if nobody does.
+    :param baseline: digest that the challenger was compared with: the champion if there is one.
+    :param judge_report: digest of the judge's report.
+    :param policy: the gate's policy, and ``policy_digest`` its digest.
+    :param decision: what the gate said.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+
+    schema_: Literal["airflow-provider-kitops/decision/v1"] = Field(default=SCHEMA, alias="schema")
+    repository: str = Field(min_length=1)
+    challenger: str
+    champion: str | None
+    baseline: str
+    judge_report: str
+    policy: GatePolicy
+    policy_digest: str
+    decision: GateDecision
+
+    @field_validator("challenger", "champion", "baseline", "judge_report")
+    @classmethod
+    def _digest(cls, value: str | None) -> str | None:
+        if value is not None and not is_digest(value):
+            raise ValueError("not a digest")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.champion is not None and self.champion != self.baseline:
+            raise ValueError("there is a champion, but the challenger was compared with another ModelKit")
+        if self.policy_digest != self.policy.digest:
+            raise ValueError("the policy does not have the digest that is written beside it")
+        said, policy = self.decision, self.policy
+        if said.margin != policy.margin or said.confidence != policy.confidence:
+            raise ValueError("the decision was made with another margin or confidence than the policy's")
+        if {guard.name: guard.margin for guard in said.guards} != policy.guards and said.outcome != "inconclusive":
+            raise ValueError("the decision was made with other guards than the policy's")
+        if said.outcome == "promote" and not (
+            said.lower > policy.margin
+            and said.n >= policy.minimum_items
+            and said.errors <= policy.max_error_rate * (said.n + said.errors)
+            and all(guard.outcome == "held" for guard in said.guards)
+        ):
+            raise ValueError("the figures of the decision do not bear out a promotion")
+        return self
+
+    @classmethod
+    def of(
+        cls, decision: GateDecision, report: Report, policy: GatePolicy, *, repository: str, champion: str | None
+    ) -> DecisionReport:
+        """Put the document together.
+
+        :param champion: the digest that holds the tag, None if nobody does.
+        :raises VerificationFailed: the parts contradict each other.
+        """
+        try:
+            return cls(
+                repository=repository,
+                challenger=report.challenger.digest,
+                champion=champion,
+                baseline=report.champion.digest,
+                judge_report=report.digest,
+                policy=policy,
+                policy_digest=policy.digest,
+                decision=decision,
+            )
+        except ValidationError as error:
+            raise VerificationFailed(f"No decision report can be made of this: {_first(error)}.") from error
+
+    @property
+    def outcome(self) -> Outcome:
+        """``promote``, ``reject`` or ``inconclusive``."""
+        return self.decision.outcome
+
+    def to_bytes(self) -> bytes:
+        """JSON; the same decision always gives the same bytes."""
+        return canonical(self.model_dump(mode="json")) + b"\n"
+
+    @property
+    def digest(self) -> str:
+        """Of :meth:`to_bytes`."""
+        return digest_of(self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DecisionReport:
+        """Read and check it.
+
+        :raises VerificationFailed: not a decision report of this schema, or one that contradicts itself.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise VerificationFailed(f"Not a valid decision report ({SCHEMA}): {_first(error)}.") from error
+
+
+def _first(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
