@@ -42,6 +42,7 @@ class Attestation:
     """A statement as it was found beside its subject.
 
     :param descriptor: the manifest that carries it, with its annotations.
+    :param subject: the manifest that it is attached to.
     :param statement: what it says.
     :param signatures: of its envelope; empty when unsigned. Present is not the same as verified.
     :param files: layers beside the envelope by their titles. The signature does not cover them unless the
@@ -50,6 +51,7 @@ class Attestation:
     """
 
     descriptor: Descriptor
+    subject: Descriptor
     statement: Statement
     signatures: tuple[Signature, ...]
     files: Mapping[str, Descriptor]
@@ -108,6 +110,15 @@ def attach(
     return described
 
 
+def load(target: Target, descriptor: Descriptor) -> Attestation:
+    """The attestation in one manifest, whatever it is about.
+
+    :raises NotFound: no such manifest.
+    :raises VerificationFailed: it is malformed, or its statement is about something else than its ``subject``.
+    """
+    return _read(target, descriptor)[0]
+
+
 def find(target: Target, subject: Descriptor, predicate_type: str | None = None) -> list[Attestation]:
     """The statements attached to a manifest, signatures unchecked (``verify`` checks them).
 
@@ -135,8 +146,8 @@ def verify(
         except VerificationFailed as error:
             if verifier.claims(envelope):
                 raise VerificationFailed(
-                    f"The statement {attestation.descriptor.digest} about {target.name}@{subject.digest} names a trusted key, "
-                    f"but was not signed by it as it stands: {error.message}",
+                    f"The statement {attestation.descriptor.digest} about {target.name}@{subject.digest} names a "
+                    f"trusted key, but was not signed by it as it stands: {error.message}",
                     hint="It was altered after signing: find out who wrote it.",
                 ) from error
     if not verified:
@@ -172,38 +183,40 @@ def _walk(target: Target, subject: Descriptor, predicate_type: str | None) -> It
         told = descriptor.annotations.get(PREDICATE_TYPE_ANNOTATION)
         if predicate_type is not None and told is not None and told != predicate_type:
             continue
-        attestation, envelope = _read(target, subject, descriptor)
+        attestation, envelope = _read(target, descriptor)
+        # The listing is a hint (a fallback tag is an index that anybody may write): the manifest itself must say it.
+        if attestation.subject.digest != subject.digest:
+            raise VerificationFailed(
+                f"{target.name}@{descriptor.digest} is listed as a referrer of {subject.digest}, but is about "
+                f"{attestation.subject.digest}."
+            )
         if predicate_type is None or attestation.statement.predicate_type == predicate_type:
             yield attestation, envelope
 
 
-def _read(target: Target, subject: Descriptor, descriptor: Descriptor) -> tuple[Attestation, Envelope]:
-    where = f"The referrer {descriptor.digest} of {target.name}@{subject.digest}"
+def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope]:
+    where = f"The referrer {target.name}@{descriptor.digest}"
     try:
         manifest: Any = json.loads(read_file(target, descriptor, limit=MAX_MANIFEST_SIZE))
-        named = Descriptor.from_json(manifest["subject"])
+        subject = Descriptor.from_json(manifest["subject"])
         layers = [Descriptor.from_json(layer) for layer in manifest["layers"]]
-    except (ValueError, KeyError, TypeError, InvalidInput) as error:
+        annotations = {str(key): str(value) for key, value in (manifest.get("annotations") or {}).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
         raise VerificationFailed(f"{where} is no attestation: {type(error).__name__}: {error}.") from error
-    # 1. The listing is a hint (a fallback tag is an index that anybody may write): the manifest itself must say it.
-    if named.digest != subject.digest:
-        raise VerificationFailed(f"{where} is about {named.digest} instead.")
     envelopes = [layer for layer in layers if layer.media_type == ENVELOPE_TYPE]
     if len(envelopes) != 1:
         raise VerificationFailed(f"{where} has {len(envelopes)} layers of type {ENVELOPE_TYPE} instead of one.")
-    # 2. Bytes against digests, all the way from the manifest to the statement.
     envelope = Envelope.from_bytes(read_file(target, envelopes[0], limit=_MAX_ENVELOPE_SIZE))
     statement = Statement.from_bytes(envelope.payload)
-    # 3. What is signed must name the subject too: else a good statement about another model could be moved here.
+    # What is signed must name the subject too: else a good statement about another model could be moved here.
     if not statement.names(subject.digest):
         raise VerificationFailed(
             f"{where} carries a statement about {', '.join(one.digest for one in statement.subjects)} instead.",
             hint="Somebody attached the evidence of one manifest to another.",
         )
     files = {layer.annotations[_TITLE]: layer for layer in layers if _TITLE in layer.annotations}
-    annotations = {**manifest.get("annotations", {}), **descriptor.annotations}
     told = replace(descriptor, annotations=annotations, artifact_type=ATTESTATION)
-    return Attestation(told, statement, envelope.signatures, files), envelope
+    return Attestation(told, subject, statement, envelope.signatures, files), envelope
 
 
 def _layer(media_type: str, data: bytes, annotations: Mapping[str, str]) -> tuple[Descriptor, bytes]:

@@ -7,7 +7,7 @@ the last one, or made by a machine whose clock is behind, is dated one second af
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -90,6 +90,22 @@ def history_tag(tag: str, digest: str, now: datetime, last: Kept | None) -> str:
             hint="Promote to a tag of at most 98 characters of A-Z a-z 0-9 _ . -",
         )
     return name
+
+
+def last_good(entries: Sequence[Kept], current: str) -> Kept | None:
+    """What the tag named before ``current`` was first promoted; None if nothing.
+
+    The sequence of all that the tag ever named is read as a path: coming back to a digest undoes what came between.
+    After A, B, C and a rollback to B, the last good digest is A: neither C, which was taken out, nor B itself.
+    """
+    path: list[str] = []
+    newest = {entry.short: entry for entry in entries}
+    for short in [*(entry.short for entry in entries), _short(current)]:
+        if short in path:
+            del path[path.index(short) + 1 :]
+        else:
+            path.append(short)
+    return newest[path[-2]] if len(path) > 1 else None
 
 
 def displaced_at(entry_tag: str, tag: str) -> datetime | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
+from airflow_provider_kitops.oci.descriptor import Descriptor, is_digest
+from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
 from airflow_provider_kitops.oci.target import Target
-
-if TYPE_CHECKING:
-    from airflow_provider_kitops.promotion.decision import DecisionReport
+from airflow_provider_kitops.promotion.attest import Move, attach_move, recorded, require_signed
+from airflow_provider_kitops.promotion.decision import DecisionReport
+from airflow_provider_kitops.promotion.history import Kept, displaced_at, history_tag, kept, last_good
+from airflow_provider_kitops.promotion.lock import promotion_lock
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Promotion:
     :param digest: what it names now.
     :param previous: what it named before; None when it did not exist.
     :param history_tag: immutable tag that keeps ``previous``; None when there is none.
-    :param statement: digest of the promotion statement attached to ``digest``.
+    :param statement: digest of the statement attached to ``digest`` that records the move.
     :param changed: whether this call moved the tag; False when an earlier one had done it.
     """
 
@@ -31,7 +34,7 @@ class Promotion:
     digest: str
     previous: str | None
     history_tag: str | None
-    statement: str
+    statement: str | None
     changed: bool
 
 
@@ -70,7 +73,23 @@ def promote(
     :raises NotFound: the challenger is not in ``target``.
     :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
     """
-    raise NotImplementedError
+    for digest in (challenger_digest, expected):
+        if digest is not None and not is_digest(digest):
+            raise InvalidInput(
+                f"Cannot promote to {target.name}:{tag}: {digest[:100]!r} is no digest.",
+                hint="Resolve references first; promotion is by digest.",
+            )
+    report = _load(decision)
+    _require(report, challenger_digest, expected)
+    with promotion_lock(target.name, tag, lock_dir):
+        challenger = target.resolve(challenger_digest)
+        if verifier is not None:
+            require_signed(target, challenger, report.to_bytes(), verifier)
+        mover = _Mover(target, tag, "promote", report, signer, now or datetime.now(UTC), details)
+        current, entries = mover.look()
+        if current is not None and current.digest == challenger.digest:
+            return mover.finish(challenger, expected, entries)
+        return mover.move(challenger, current, expected, entries)
 
 
 def rollback(
@@ -94,4 +113,168 @@ def rollback(
     :raises NotFound: the tag does not exist, has no earlier digest, or never named ``to``.
     :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
     """
-    raise NotImplementedError
+    for digest in (to, expected):
+        if digest is not None and not is_digest(digest):
+            raise InvalidInput(f"Cannot roll {target.name}:{tag} back: {digest[:100]!r} is no digest.")
+    with promotion_lock(target.name, tag, lock_dir):
+        mover = _Mover(target, tag, "rollback", None, signer, now or datetime.now(UTC), details)
+        current, entries = mover.look()
+        if current is None:
+            raise NotFound(f"Cannot roll {target.name}:{tag} back: there is no such tag.")
+        if to is not None and current.digest == to and expected in (None, to):
+            # Nothing to do; if an earlier call was cut off after its move, its statement is still missing.
+            left = entries[-1] if entries else None
+            return mover.finish(current, target.resolve(left.tag).digest if left else to, entries)
+        if expected is not None and current.digest != expected and mover.came_from(expected, current, to, entries):
+            return mover.finish(current, expected, entries)
+        destination = mover.destination(current, to, entries)
+        return mover.move(destination, current, expected or current.digest, entries)
+
+
+@dataclass(frozen=True)
+class _Mover:
+    """The steps that promotion and rollback share; the lock is held around all of them."""
+
+    target: Target
+    tag: str
+    action: Literal["promote", "rollback"]
+    decision: DecisionReport | None
+    signer: Signer | None
+    now: datetime
+    details: Mapping[str, str] | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.name}:{self.tag}"
+
+    def look(self) -> tuple[Descriptor | None, list[Kept]]:
+        """What the tag names now, and the names of its history tags."""
+        return self.named(), kept(self.target.tags(), self.tag)
+
+    def named(self) -> Descriptor | None:
+        try:
+            return self.target.resolve(self.tag)
+        except NotFound:
+            return None
+
+    def move(
+        self, destination: Descriptor, current: Descriptor | None, expected: str | None, entries: list[Kept]
+    ) -> Promotion:
+        """Keep what the tag names, move it, read it back, record the move."""
+        self.compare(current, expected)
+        keep = None
+        if current is not None:
+            keep = self.keeping(current.digest, entries)
+            if keep is None:
+                keep = history_tag(self.tag, current.digest, self.now, entries[-1] if entries else None)
+                self.target.tag(current, keep)
+            # Registries cannot compare and swap: reading again at the last moment leaves others who write this tag
+            # without our lock a window of one request.
+            self.compare(self.named(), expected)
+        self.target.tag(destination, self.tag)
+        after = self.named()
+        if after is None or after.digest != destination.digest:
+            raise Conflict(
+                f"{self.name} was set to {destination.digest}, but names {after.digest if after else 'nothing'} now.",
+                hint="Somebody else writes this tag at the same time: look who, then decide anew.",
+            )
+        return self.record(destination, expected, keep, changed=True)
+
+    def finish(self, current: Descriptor, previous: str | None, entries: list[Kept]) -> Promotion:
+        """The tag is where it should be: give the result of the call that moved it, and what that left undone."""
+        if previous == current.digest:
+            return Promotion(self.tag, current.digest, previous, None, None, changed=False)
+        keep = None
+        if previous is not None:
+            keep = self.keeping(previous, entries)
+            if keep is None:
+                raise Conflict(
+                    f"{self.name} names {current.digest} already, but was not moved there from {previous}.",
+                    hint="Somebody else moved it; nothing was changed. Compare anew with what it names now.",
+                )
+        return self.record(current, previous, keep, changed=False)
+
+    def record(self, current: Descriptor, previous: str | None, keep: str | None, *, changed: bool) -> Promotion:
+        move = Move(self.tag, self.action, previous, keep)
+        # Only the time in the history tag is the same for a call that was cut off and for the one that finishes it.
+        moved_on = (displaced_at(keep, self.tag) if keep else None) or self.now
+        statement = recorded(self.target, current, move)
+        if statement is None:
+            statement = attach_move(
+                self.target,
+                current,
+                move,
+                moved_on=moved_on,
+                decision=self.decision,
+                details=self.details,
+                signer=self.signer,
+            ).digest
+        return Promotion(self.tag, current.digest, previous, keep, statement, changed)
+
+    def compare(self, current: Descriptor | None, expected: str | None) -> None:
+        """Raise ``Conflict`` unless the tag names what was expected."""
+        if (current.digest if current else None) != expected:
+            raise Conflict(
+                f"{self.name} names {current.digest if current else 'nothing'}, not {expected or 'nothing'} as "
+                "expected; it was not moved.",
+                hint="It moved since the decision was made: compare the challenger with what it names now.",
+            )
+
+    def keeping(self, digest: str, entries: list[Kept]) -> str | None:
+        """The newest history tag, if it keeps ``digest``: made by the last move, or by one that was cut off."""
+        if entries and entries[-1].may_be(digest) and self.target.resolve(entries[-1].tag).digest == digest:
+            return entries[-1].tag
+        return None
+
+    def came_from(self, expected: str, current: Descriptor, to: str | None, entries: list[Kept]) -> bool:
+        """Whether the last move is the rollback that is asked for, made by an earlier call."""
+        if self.keeping(expected, entries) is None:
+            return False
+        if to is not None:
+            return current.digest == to
+        good = last_good(entries[:-1], expected)
+        return good is not None and good.may_be(current.digest)
+
+    def destination(self, current: Descriptor, to: str | None, entries: list[Kept]) -> Descriptor:
+        """The manifest to go back (or forward again) to."""
+        if to is None:
+            good = last_good(entries, current.digest)
+            if good is None:
+                raise NotFound(
+                    f"Cannot roll {self.name} back: its history has no digest before {current.digest}.",
+                    hint="Name the digest to go to.",
+                )
+            return self.target.resolve(good.tag)
+        for entry in reversed(entries):
+            if entry.may_be(to):
+                found = self.target.resolve(entry.tag)
+                if found.digest == to:
+                    return found
+        raise NotFound(
+            f"Cannot roll {self.name} back to {to}: no history tag keeps it, so it was never promoted.",
+            hint="A new digest needs a decision: promote it.",
+        )
+
+
+def _load(decision: DecisionReport | bytes | str | Path) -> DecisionReport:
+    if isinstance(decision, (str, Path)):
+        path = Path(decision)
+        try:
+            decision = path.read_bytes()
+        except OSError as error:
+            raise InvalidInput(f"Cannot read the decision report {path}: {error.strerror}.") from error
+    # A model can be copied with changes without being checked again; what is read from bytes has been.
+    return DecisionReport.from_bytes(decision if isinstance(decision, bytes) else decision.to_bytes())
+
+
+def _require(report: DecisionReport, challenger: str, expected: str | None) -> None:
+    """Raise ``VerificationFailed`` unless the decision is to promote this challenger over this champion."""
+    if report.challenger != challenger:
+        raise VerificationFailed(f"The decision is about {report.challenger}, not about the challenger {challenger}.")
+    if report.champion != expected:
+        raise VerificationFailed(
+            f"The decision was made against {report.champion or 'no champion'}, "
+            f"not against {expected or 'no champion'}."
+        )
+    if report.outcome != "promote":
+        raise VerificationFailed(f"The decision about {challenger} is {report.outcome!r}, not 'promote'.")

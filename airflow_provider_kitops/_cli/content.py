@@ -1,0 +1,163 @@
+"""Making and moving ModelKits: pack, unpack, push, pull, copy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described, human_size
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.reference import Reference
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the parsers of this module's verbs."""
+    pack = add_verb(verbs, "pack", _pack, "make a ModelKit of a context directory")
+    pack.add_argument("context", type=Path, metavar="DIR", help="context directory")
+    pack.add_argument("-f", "--file", metavar="FILE", help="Kitfile (default: the one in DIR; - = standard input)")
+    pack.add_argument(
+        "-t", "--tag", required=True, metavar="REF", help="where to: [registry/]repository[:tag[,tag...]]"
+    )
+    pack.add_argument(
+        "--annotation", action="append", default=[], metavar="KEY=VALUE", help="annotation of the manifest"
+    )
+
+    unpack = add_verb(verbs, "unpack", _unpack, "write the content of a ModelKit into a directory")
+    unpack.add_argument("reference", metavar="REF")
+    unpack.add_argument("-d", "--dir", type=Path, default=Path(), metavar="DIR", help="directory (default: this one)")
+    unpack.add_argument(
+        "-f",
+        "--filter",
+        action="append",
+        default=[],
+        metavar="FILTER",
+        help="only this: kind[,kind...][:name-or-path[,...]]; may be given again",
+    )
+    existing = unpack.add_mutually_exclusive_group()
+    existing.add_argument("-o", "--overwrite", action="store_true", help="replace files that exist")
+    existing.add_argument("-i", "--ignore-existing", action="store_true", help="leave files that exist")
+
+    push = add_verb(verbs, "push", _push, "copy a ModelKit from the local layout to a registry")
+    push.add_argument("source", metavar="REF", help="in the local layout; or, given alone, where to")
+    push.add_argument("destination", nargs="?", metavar="DESTINATION", help="registry/repository[:tag[,tag...]]")
+
+    pull = add_verb(verbs, "pull", _pull, "copy a ModelKit from a registry to the local layout")
+    pull.add_argument("source", metavar="REF", help="registry/repository[:tag][@digest]")
+    pull.add_argument("destination", nargs="?", metavar="DESTINATION", help="default: the same repository and tag")
+
+    copy = add_verb(verbs, "copy", _copy, "copy a ModelKit between any two repositories, not changing a byte")
+    copy.add_argument("source", metavar="REF")
+    copy.add_argument(
+        "destination", metavar="DESTINATION", help="[registry/]repository[:tag[,tag...]] (default: the source's tag)"
+    )
+    for verb in (push, pull, copy):
+        verb.add_argument("--referrers", action="store_true", help="copy what is attached to it, too")
+
+
+def _pack(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
+    from airflow_provider_kitops.modelkit.pack import pack
+    from airflow_provider_kitops.modelkit.parents import parents_of
+
+    kitfile = Path(options.file) if options.file else None
+    annotations = {}
+    for pair in options.annotation:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise InvalidInput(f"--annotation {pair!r} is not KEY=VALUE.")
+        annotations[key] = value
+    store, reference, target, tags = session.destination(options.tag, default=(DEFAULT_TAG,))
+    with session.progress() as hook:
+        kit = pack(
+            options.context,
+            parse_kitfile(sys.stdin.buffer.read(), name="standard input") if options.file == "-" else kitfile,
+            target,
+            tags,
+            mutable_tags=session.mutable_tags,
+            annotations=annotations,
+            concurrency=options.concurrency,
+            on_progress=hook,
+            parents=parents_of(store),
+        )
+    answer = described(reference, kit.descriptor, tags, size=kit.size)
+    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {human_size(kit.size)})")
+    return 0
+
+
+def _unpack(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.parents import parents_of
+    from airflow_provider_kitops.modelkit.unpack import unpack
+
+    store, reference, target, descriptor = session.resolve(options.reference)
+    with session.progress() as hook:
+        kit = unpack(
+            target,
+            descriptor.digest,
+            options.dir,
+            options.filter,
+            overwrite=options.overwrite,
+            ignore_existing=options.ignore_existing,
+            parents=parents_of(store),
+            concurrency=options.concurrency,
+            on_progress=hook,
+        )
+    answer = described(reference, descriptor, size=kit.size, directory=str(options.dir))
+    session.answer(answer, f"unpacked {answer['reference']} into {options.dir}")
+    return 0
+
+
+def _push(session: Session, options: argparse.Namespace) -> int:
+    source, destination = options.source, options.destination
+    if destination is None:
+        # The same name on both sides: the registry's reference without its registry is the local one.
+        destination = source
+        source = _without_registry(source)
+    elif Reference.parse(source).registry:
+        raise InvalidReference(f"{source!r} is in a registry; push takes from the local layout.", hint="Use copy.")
+    if destination == source:
+        raise InvalidReference(
+            f"Cannot push {source!r}: no registry is named.", hint="Write registry/repository:tag, or use copy."
+        )
+    return _transfer(session, options, source, destination, "pushed")
+
+
+def _pull(session: Session, options: argparse.Namespace) -> int:
+    if not Reference.parse(options.source).registry:
+        raise InvalidReference(f"Cannot pull {options.source!r}: no registry is named.", hint="Use copy.")
+    destination = options.destination or _without_registry(options.source).partition("@")[0]
+    return _transfer(session, options, options.source, destination, "pulled")
+
+
+def _copy(session: Session, options: argparse.Namespace) -> int:
+    return _transfer(session, options, options.source, options.destination, "copied")
+
+
+def _transfer(session: Session, options: argparse.Namespace, source: str, destination: str, done: str) -> int:
+    from airflow_provider_kitops.oci.copy import copy
+
+    # Both stores are opened, and what was typed is checked, before anything is sent anywhere.
+    _, taken, origin = session.target(source)
+    _, given, target, tags = session.destination(destination, default=(taken.tag,) if taken.tag else ())
+    with session.progress() as hook:
+        result = copy(
+            origin,
+            taken.selector,
+            target,
+            tags,
+            referrers=options.referrers,
+            concurrency=options.concurrency,
+            mutable_tags=session.mutable_tags,
+            on_progress=hook,
+        )
+    answer = described(
+        given, result.descriptor, tags, copied=result.copied, skipped=result.skipped, mounted=result.mounted
+    )
+    session.answer(answer, f"{done} {answer['reference']} ({human_size(result.copied)} sent)")
+    return 0
+
+
+def _without_registry(text: str) -> str:
+    reference = Reference.parse(text.partition(",")[0])
+    return text.removeprefix(f"{reference.registry}/") if reference.registry else text

@@ -1,0 +1,117 @@
+"""Evidence about a ModelKit: attest, verify."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.oci.descriptor import Descriptor
+    from airflow_provider_kitops.oci.target import Target
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the parsers of this module's verbs."""
+    attest = add_verb(verbs, "attest", _attest, "attach an in-toto statement to a ModelKit")
+    attest.add_argument("reference", metavar="REF")
+    attest.add_argument("--type", required=True, metavar="URI", help="predicate type")
+    attest.add_argument("--predicate", required=True, type=Path, metavar="FILE", help="the predicate, a JSON object")
+    attest.add_argument(
+        "--file", action="append", default=[], type=Path, metavar="FILE", help="store this beside it; may be repeated"
+    )
+    attest.add_argument("--key", type=Path, metavar="FILE", help="private key (PEM) to sign with")
+
+    verify = add_verb(
+        verbs,
+        "verify",
+        _verify,
+        "check the content of a ModelKit and the statements attached to it",
+        "Read every byte of a ModelKit and check it against its digests, then check that each statement attached to "
+        "it is about it. With --key a statement must be signed by that key; with --type there must be one of that "
+        "type.",
+    )
+    verify.add_argument("reference", metavar="REF")
+    verify.add_argument("--key", type=Path, metavar="FILE", help="public keys (PEM) that are trusted")
+    verify.add_argument("--type", metavar="URI", help="predicate type that must be there")
+    verify.add_argument("--no-content", action="store_true", help="look at the statements only")
+
+
+def _attest(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.evidence.attach import attach
+    from airflow_provider_kitops.evidence.signing import load_signer
+    from airflow_provider_kitops.evidence.statement import Statement, Subject
+
+    try:
+        predicate = json.loads(options.predicate.read_bytes())
+    except ValueError as error:
+        raise InvalidInput(f"{options.predicate} is not JSON: {error}.") from error
+    if not isinstance(predicate, dict):
+        raise InvalidInput(f"{options.predicate} is not a JSON object.")
+    signer = load_signer(options.key) if options.key else None
+    files = {path.name: path.read_bytes() for path in options.file}
+    if len(files) != len(options.file):
+        raise InvalidInput("Two of the files to attach have the same name.")
+    _, reference, target, subject = session.resolve(options.reference)
+    statement = Statement([Subject(reference.name, subject.digest)], options.type, predicate)
+    made = attach(target, subject, statement, signer=signer, files=files)
+    answer = described(reference, made, subject=subject.digest, predicate_type=options.type, signed=signer is not None)
+    session.answer(answer, f"attached {answer['reference']} to {subject.digest}")
+    return 0
+
+
+def _verify(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.evidence import attach
+    from airflow_provider_kitops.evidence.signing import load_verifier
+
+    verifier = load_verifier(options.key) if options.key else None
+    _, reference, target, subject = session.resolve(options.reference)
+    size = None if options.no_content else _check_content(session, target, subject)
+    if verifier is not None:
+        found = attach.verify(target, subject, verifier, options.type)
+    else:
+        found = attach.find(target, subject, options.type)
+        if options.type and not found:
+            raise VerificationFailed(f"No statement of type {options.type} is attached to {reference}.")
+    statements: list[dict[str, Any]] = [
+        {
+            "digest": one.descriptor.digest,
+            "predicate_type": one.statement.predicate_type,
+            "signatures": [signature.key_id for signature in one.signatures],
+            "verified_by": one.verified_by or None,
+        }
+        for one in found
+    ]
+    lines = [
+        f"{reference.at(subject.digest)}: "
+        + ("content not read" if size is None else f"{size} bytes as they should be")
+    ]
+    for each in statements:
+        signed = f"signed by {each['verified_by']}" if each["verified_by"] else "signature not checked"
+        lines.append(f"  {each['predicate_type']}  {each['digest']}  {signed if each['signatures'] else 'not signed'}")
+    session.answer(described(reference, subject, size=size, statements=statements), "\n".join(lines))
+    return 0
+
+
+def _check_content(session: Session, target: Target, subject: Descriptor) -> int:
+    """Read manifest, config and layers to the end, which checks them, and return their bytes in all."""
+    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+    from airflow_provider_kitops.oci.descriptor import Descriptor as DescriptorOf
+    from airflow_provider_kitops.oci.target import Progress
+
+    kit = ModelKit.read(target, subject.digest)
+    config = DescriptorOf.from_json(json.loads(kit.manifest)["config"])
+    with session.progress() as hook:
+        for descriptor in [config, *(layer.descriptor for layer in kit.layers)]:
+            done = 0
+            with target.fetch(descriptor) as reader:
+                while chunk := reader.read(1024 * 1024):
+                    done += len(chunk)
+                    if hook is not None:
+                        hook(Progress("download", descriptor.digest[7:19], done, descriptor.size))
+    return kit.size

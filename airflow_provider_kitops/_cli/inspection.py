@@ -1,0 +1,108 @@
+"""Looking at ModelKits: list, info, inspect, diff."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.session import Session, described, human_size
+from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.oci.store import Store
+
+DIFFERENT = 10
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the parsers of this module's verbs."""
+    listing = add_verb(verbs, "list", _list, "list ModelKits")
+    listing.add_argument(
+        "reference",
+        nargs="?",
+        default="",
+        metavar="REPOSITORY",
+        help="only this repository; REGISTRY/ = all of a registry (default: all of the local layout)",
+    )
+    info = add_verb(verbs, "info", _info, "print the Kitfile of a ModelKit")
+    info.add_argument("reference", metavar="REF")
+    inspect = add_verb(verbs, "inspect", _inspect, "print the manifest and the config of a ModelKit")
+    inspect.add_argument("reference", metavar="REF")
+    diff = add_verb(verbs, "diff", _diff, "compare two ModelKits; exit code 10 when they differ")
+    diff.add_argument("first", metavar="REF")
+    diff.add_argument("second", metavar="REF")
+
+
+def _list(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.listing import list_modelkits
+
+    store, repositories = _repositories(session, options.reference)
+    entries = [entry for repository in repositories for entry in list_modelkits(store.target(repository))]
+    rows = [
+        {
+            "repository": entry.repository,
+            "digest": entry.digest,
+            "tags": list(entry.tags),
+            "size": entry.size,
+            "name": entry.name,
+            "version": entry.version,
+        }
+        for entry in entries
+    ]
+    table = [("REPOSITORY", "TAGS", "DIGEST", "SIZE", "NAME", "VERSION")]
+    for entry in entries:
+        tags = ", ".join(entry.tags) or "-"
+        size = human_size(entry.size)
+        table.append((entry.repository, tags, entry.digest, size, entry.name or "-", entry.version or "-"))
+    session.answer({"modelkits": rows}, columns(table))
+    return 0
+
+
+def _repositories(session: Session, text: str) -> tuple[Store, list[str]]:
+    if text.endswith("/"):
+        store = session.store(text.rstrip("/"))
+        return store, [f"{text}{repository}" for repository in store.repositories()]
+    if not text:
+        store = session.store("")
+        return store, store.repositories()
+    reference = Reference.parse(text)
+    if reference.selector:
+        raise InvalidReference(f"{text!r} names one ModelKit, not a repository.", hint="Use info or inspect.")
+    return session.store(reference.registry), [text]
+
+
+def _info(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+
+    _, reference, target, descriptor = session.resolve(options.reference)
+    kit = ModelKit.read(target, descriptor.digest)
+    kitfile = json.loads(kit.kitfile.to_config_json())
+    session.answer(described(reference, descriptor, size=kit.size, kitfile=kitfile), kit.kitfile.to_yaml())
+    return 0
+
+
+def _inspect(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+
+    _, reference, target, descriptor = session.resolve(options.reference)
+    kit = ModelKit.read(target, descriptor.digest)
+    answer: dict[str, Any] = described(
+        reference, descriptor, size=kit.size, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
+    )
+    session.answer(answer, json.dumps(answer, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _diff(session: Session, options: argparse.Namespace) -> int:
+    raise NotImplementedError
+
+
+def columns(rows: list[tuple[str, ...]]) -> str:
+    """Rows as a table for people."""
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,214 @@
+"""One run of the command: the stores that its references name, progress, and the answer."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.reference import Reference, is_tag
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.oci.descriptor import Descriptor
+    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.target import ProgressHook, Target
+
+DEFAULT_TAG = "latest"
+
+logger = logging.getLogger("modelkit")
+
+
+class Session:
+    """Opens a store for each registry that a reference names, with the flags of the command line.
+
+    Credentials from the command line go to one registry only: a command that names two needs those that ``login``
+    stored for each.
+
+    :param options: the parsed command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._stores: dict[str, Store] = {}
+        self._password: str | None = None
+        self._authenticated: str | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def mutable_tags(self) -> tuple[str, ...]:
+        """Patterns of the tags that may move."""
+        from airflow_provider_kitops.oci.store import DEFAULT_MUTABLE_TAGS
+
+        if self._options.mutable_tags is None:
+            return tuple(DEFAULT_MUTABLE_TAGS)
+        return tuple(pattern for pattern in self._options.mutable_tags.split(",") if pattern)
+
+    def store(self, registry: str) -> Store:
+        """The store of a registry; of the local layout for an empty name. Sends nothing.
+
+        :raises InvalidInput: credentials were given for two registries at once, or cannot be used.
+        """
+        if registry not in self._stores:
+            from airflow_provider_kitops.oci.store import Store, StoreConfig
+
+            options = self._options
+            config = StoreConfig(
+                registry=registry,
+                layout=options.layout,
+                docker_config=options.docker_config,
+                plain_http=options.plain_http,
+                ca_bundle=options.ca_bundle,
+                client_cert=options.client_cert,
+                client_key=options.client_key,
+                proxy=options.proxy,
+                concurrency=options.concurrency,
+                mutable_tags=self.mutable_tags,
+            )
+            if registry and (options.username or options.password_stdin):
+                config = replace(config, **self._credentials(registry))
+            self._stores[registry] = self._stack.enter_context(Store(config))
+        return self._stores[registry]
+
+    def _credentials(self, registry: str) -> dict[str, str]:
+        if self._authenticated not in (None, registry):
+            raise InvalidInput(
+                f"--username and --password-stdin are for one registry, and this command names two: "
+                f"{self._authenticated} and {registry}.",
+                hint="Log in to each of them first: modelkit login.",
+            )
+        self._authenticated = registry
+        if self._options.username:
+            return {"username": self._options.username, "password": self.password()}
+        return {"identity_token": self.password()}
+
+    def password(self) -> str:
+        """The password from standard input, or from the terminal.
+
+        :raises InvalidInput: there is none to be had.
+        """
+        if self._password is None:
+            if self._options.password_stdin:
+                # One trailing line end belongs to whatever wrote it, not to the password.
+                self._password = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+            elif sys.stdin.isatty():
+                self._password = getpass.getpass()
+            else:
+                raise InvalidInput(
+                    "--username needs a password, and none is ever read from the command line.",
+                    hint="Pipe it in with --password-stdin.",
+                )
+            if not self._password:
+                raise InvalidInput("The password is empty.")
+        return self._password
+
+    def target(self, text: str) -> tuple[Store, Reference, Target]:
+        """The store and repository of a reference; a reference with neither tag nor digest means ``latest``."""
+        reference = Reference.parse(text)
+        store = self.store(reference.registry)
+        reference = store.reference(reference)
+        if not reference.selector:
+            reference = replace(reference, tag=DEFAULT_TAG)
+        return store, reference, store.target(reference)
+
+    def resolve(self, text: str) -> tuple[Store, Reference, Target, Descriptor]:
+        """As ``target``, with the manifest that the reference names now.
+
+        :raises NotFound: it names none.
+        """
+        store, reference, target = self.target(text)
+        return store, reference, target, target.resolve(reference.selector)
+
+    def destination(self, text: str, *, default: tuple[str, ...]) -> tuple[Store, Reference, Target, tuple[str, ...]]:
+        """The repository of ``repository[:tag[,tag...]]`` and the tags to set in it.
+
+        :param default: the tags if ``text`` names none.
+        :raises InvalidReference: it names a digest, which cannot be chosen.
+        """
+        if "@" in text:
+            raise InvalidReference(
+                f"Cannot write to {text!r}: a digest cannot be chosen.", hint="Write repository[:tag]."
+            )
+        name, tags = split_tags_off(text)
+        reference = Reference.parse(name)
+        store = self.store(reference.registry)
+        reference = store.reference(reference)
+        return store, reference, store.target(reference), tags or default
+
+    @contextmanager
+    def progress(self) -> Iterator[ProgressHook | None]:
+        """Shows progress on standard error: a bar on a terminal, lines elsewhere, nothing when quiet."""
+        if self._options.quiet:
+            yield None
+            return
+        from airflow_provider_kitops.oci import progress
+
+        if sys.stderr.isatty():
+            with progress.bar(stream=sys.stderr) as hook:
+                yield hook
+        else:
+            logger.setLevel(logging.INFO)
+            with progress.lines(logger) as hook:
+                yield hook
+
+    def note(self, text: str) -> None:
+        """Say something on standard error, unless quiet."""
+        if not self._options.quiet:
+            sys.stderr.write(text + "\n")
+
+    def answer(self, data: Mapping[str, Any], text: str) -> None:
+        """Print the result: ``data`` as one JSON object with ``--json``, else ``text``."""
+        out = json.dumps(data, ensure_ascii=False, allow_nan=False) if self._options.json else text
+        sys.stdout.write(out.rstrip("\n") + "\n")
+
+
+def split_tags_off(text: str) -> tuple[str, tuple[str, ...]]:
+    """``repository:a,b`` as the repository and its tags.
+
+    :raises InvalidReference: a tag is malformed.
+    """
+    path, slash, last = text.rpartition("/")
+    name, colon, tags = last.partition(":")
+    if not colon:
+        return text, ()
+    listed = tuple(dict.fromkeys(tags.split(",")))
+    for tag in listed:
+        if not is_tag(tag):
+            raise InvalidReference(f"Malformed tag {tag!r} in {text!r}.", hint="Write repository:tag[,tag...].")
+    return path + slash + name, listed
+
+
+def described(reference: Reference, descriptor: Descriptor, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    """The answer that all verbs give about one manifest, named as operators name it."""
+    return {
+        "reference": str(reference.at(descriptor.digest)),
+        "digest": descriptor.digest,
+        "tags": list(tags),
+        "media_type": descriptor.media_type,
+        **more,
+    }
+
+
+def human_size(size: int) -> str:
+    """Bytes for people, in binary units."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"

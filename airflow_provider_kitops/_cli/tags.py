@@ -1,0 +1,82 @@
+"""Naming and removing ModelKits: tag, untag, remove."""
+
+from __future__ import annotations
+
+import argparse
+
+from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.reference import Reference
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the parsers of this module's verbs."""
+    tag = add_verb(verbs, "tag", _tag, "give a ModelKit another tag in its repository")
+    tag.add_argument("reference", metavar="REF")
+    tag.add_argument("destination", metavar="REPOSITORY:TAG", help="or :TAG; further tags after commas")
+
+    untag = add_verb(verbs, "untag", _untag, "remove tags and leave the ModelKit")
+    untag.add_argument("reference", metavar="REPOSITORY:TAG", help="further tags after commas")
+
+    remove = add_verb(
+        verbs,
+        "remove",
+        _remove,
+        "remove a ModelKit from its repository",
+        "Remove a ModelKit. By tag: the tag, and the ModelKit too if that was its last one. By digest, or with "
+        "--force: the ModelKit and all its tags.",
+    )
+    remove.add_argument("reference", metavar="REF")
+    remove.add_argument("--force", action="store_true", help="whatever other tags it has")
+
+
+def _tag(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.oci.tagging import apply_tags
+
+    _, reference, target, descriptor = session.resolve(options.reference)
+    text = options.destination
+    if text.startswith(":"):
+        text = f"{reference.name}{text}"
+    _, given, _, tags = session.destination(text, default=())
+    if given.name != reference.name:
+        raise InvalidReference(
+            f"Cannot tag {reference} as {text}: that is another repository.", hint="Copy it there: modelkit copy."
+        )
+    if not tags:
+        raise InvalidReference(f"{text!r} names no tag.", hint="Write repository:tag.")
+    apply_tags(target, descriptor, tags, mutable=session.mutable_tags)
+    answer = described(reference, descriptor, tags)
+    session.answer(answer, f"tagged {answer['reference']} as {', '.join(tags)}")
+    return 0
+
+
+def _untag(session: Session, options: argparse.Namespace) -> int:
+    _, reference, target, tags = session.destination(options.reference, default=())
+    if not tags:
+        raise InvalidReference(f"{options.reference!r} names no tag.", hint="Write repository:tag.")
+    for tag in tags:
+        target.untag(tag)
+    session.answer({"repository": reference.name, "untagged": list(tags)}, f"untagged {reference}: {', '.join(tags)}")
+    return 0
+
+
+def _remove(session: Session, options: argparse.Namespace) -> int:
+    written = Reference.parse(options.reference)
+    if not written.selector:
+        # Nothing is ever removed by a default.
+        raise InvalidReference(f"{options.reference!r} names neither tag nor digest.", hint="Write repository:tag.")
+    _, reference, target, descriptor = session.resolve(options.reference)
+    others = []
+    if not written.digest and not options.force:
+        others = [
+            tag for tag in target.tags() if tag != reference.tag and target.resolve(tag).digest == descriptor.digest
+        ]
+    if others:
+        target.untag(reference.tag)
+        done = f"untagged {reference}; {', '.join(others)} still names {descriptor.digest}"
+    else:
+        target.delete(descriptor)
+        done = f"removed {reference.at(descriptor.digest)}"
+    session.answer(described(reference, descriptor, tuple(others), removed=not others), done)
+    return 0

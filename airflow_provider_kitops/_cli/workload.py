@@ -1,0 +1,91 @@
+"""Running a program that reads ModelKits and writes one: run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.oci.reference import Reference
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Add the parsers of this module's verbs."""
+    run = add_verb(
+        verbs,
+        "run",
+        _run,
+        "run a workload on this machine",
+        "Run a workload specification (YAML or JSON) on this machine: fetch its inputs, run its command, publish its "
+        "output with provenance. Killed and run again, it goes on where it was.",
+    )
+    run.add_argument("specification", type=Path, metavar="FILE")
+    run.add_argument("--scratch", type=Path, metavar="DIR", help="where inputs and output are kept meanwhile")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="end the program after this time")
+
+
+def _run(session: Session, options: argparse.Namespace) -> int:
+    import yaml
+
+    from airflow_provider_kitops.workload.runner import run_local
+    from airflow_provider_kitops.workload.spec import WorkloadSpec
+
+    try:
+        fields = yaml.safe_load(options.specification.read_bytes())
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{options.specification} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+        raise InvalidInput(f"{options.specification} is no workload specification: it is not a mapping.")
+    fields = _pinned(session, fields)
+    spec = WorkloadSpec.of(**fields)
+    output = Reference.parse(spec.output.reference)
+    scratch = options.scratch or _default_scratch()
+    result = run_local(
+        spec,
+        session.store(output.registry),
+        scratch,
+        on_line=None if options.quiet else _show,
+        timeout=options.timeout,
+        on_step=session.note,
+    )
+    answer = described(
+        Reference.parse(result.reference),
+        result.descriptor,
+        result.tags,
+        size=result.size,
+        metrics=dict(result.metrics),
+        seconds=round(result.seconds, 3),
+        provenance=result.provenance or None,
+    )
+    session.answer(answer, f"published {answer['reference']} ({', '.join(result.tags)})")
+    return 0
+
+
+def _pinned(session: Session, fields: dict[str, Any]) -> dict[str, Any]:
+    """The specification with each input by digest: a tag is resolved once, here."""
+    inputs = fields.get("inputs")
+    if not isinstance(inputs, dict) or not all(isinstance(text, str) for text in inputs.values()):
+        return fields
+    pinned = {}
+    for name, text in inputs.items():
+        if Reference.parse(text).digest:
+            pinned[name] = text
+        else:
+            _, reference, _, descriptor = session.resolve(text)
+            pinned[name] = str(reference.at(descriptor.digest))
+            session.note(f"{name}: {pinned[name]}")
+    return {**fields, "inputs": pinned}
+
+
+def _default_scratch() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "airflow-provider-kitops" / "runs"
+
+
+def _show(line: str) -> None:
+    sys.stderr.write(line.rstrip("\n") + "\n")

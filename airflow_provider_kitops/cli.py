@@ -1,0 +1,80 @@
+"""The command ``modelkit``: the calls of this package, for people and for containers (docs/cli.md)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from airflow_provider_kitops import __version__
+from airflow_provider_kitops._cli import account, content, evidence, inspection, promotion, tags, workload
+from airflow_provider_kitops._cli.options import add_common
+from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops.oci.errors import KitopsError
+
+_INTERRUPTED = 128 + 2  # what shells report for SIGINT
+_BROKEN_PIPE = 128 + 13  # and for SIGPIPE
+
+_EPILOG = """\
+references:
+  [registry/]repository[:tag][@sha256:...]; the first part is a registry if it holds a dot or a colon or is
+  localhost. With a registry the command talks to it; without, to the local layout.
+
+exit codes:
+  0 done, 1 failed, 2 usage, 3 not found, 4 unauthorized or forbidden, 5 conflict, 6 verification failed,
+  7 unavailable, 10 different (diff only), 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs. The common flags may stand before the verb or after it."""
+    parser = argparse.ArgumentParser(
+        prog="modelkit",
+        description="Pack, move, compare, attest and promote ModelKits.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"modelkit {__version__}")
+    add_common(parser, defaults=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for module in (content, tags, inspection, account, evidence, promotion, workload):
+        module.add_verbs(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    :param argv: arguments without the program's name; None = those of the process.
+    :raises SystemExit: with 2 for a command line that cannot be parsed, with 0 after ``--help`` or ``--version``.
+    """
+    options = build_parser().parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    try:
+        with Session(options) as session:
+            code: int = options.run(session, options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted.", _INTERRUPTED)
+    except KitopsError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.", 1)
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"modelkit: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
