@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -41,7 +42,21 @@ def optional_feature(feature: str, extra: str) -> Iterator[None]:
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "airflow_provider_kitops":
             raise
-        raise AirflowOptionalProviderFeatureException(
-            f"{feature} needs {error.name or 'a library'}, which is not installed here. "
-            f"Install airflow-provider-kitops[{extra}] on the workers."
-        ) from error
+        raise _missing(feature, extra, error.name or "a library") from error
+
+
+def require(feature: str, extra: str, *modules: str) -> None:
+    """Look whether libraries are there that something else than this process will load.
+
+    :raises AirflowOptionalProviderFeatureException: one is not.
+    """
+    for module in modules:
+        if find_spec(module) is None:
+            raise _missing(feature, extra, module)
+
+
+def _missing(feature: str, extra: str, module: str) -> AirflowOptionalProviderFeatureException:
+    return AirflowOptionalProviderFeatureException(
+        f"{feature} needs {module}, which is not installed here. "
+        f"Install airflow-provider-kitops[{extra}] on the workers."
+    )

@@ -14,11 +14,13 @@ from urllib.parse import quote
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.sdk import BaseOperator
 
-from airflow_provider_kitops.hooks._errors import airflow_errors
+from airflow_provider_kitops.hooks._errors import airflow_errors, require
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_kitops.evidence.signing import Signer, Verifier
 
 
 class KitopsBaseOperator(BaseOperator):
@@ -94,3 +96,23 @@ def remove_scratch(directory: Path) -> None:
     with suppress(OSError):  # the first one that is not empty, or that another task removed, ends this
         for parent in list(directory.parents)[:3]:
             parent.rmdir()
+
+
+def signer(path: str | Path | None) -> Signer | None:
+    """The key to sign with, if one is configured."""
+    if not path:
+        return None
+    from airflow_provider_kitops.evidence.signing import load_signer
+
+    require("Signing", "sign", "securesystemslib")
+    return load_signer(path)
+
+
+def verifier(path: str | Path | None) -> Verifier | None:
+    """The keys to trust, if any are configured."""
+    if not path:
+        return None
+    from airflow_provider_kitops.evidence.signing import load_verifier
+
+    require("Verifying signatures", "sign", "securesystemslib")
+    return load_verifier(path)

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin
 
-from airflow_provider_kitops.hooks._references import ReferenceLike
-from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.hooks._errors import optional_feature
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,19 +25,21 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
     it.
 
     :param report: the judge's report: the output of ``LLMJudgeOperator``, or a reference by digest (templated).
-    :param policy: settings of the gate; they must be those that were hashed into the report (templated).
+    :param policy: settings of the gate; ``None`` means those that the report was made for. Others are an error
+        (templated).
     :param champion: what the tag named when the challenger was compared with it: a digest, or the output of the task
         that resolved it; ``None`` if there was no champion and the challenger was compared with a baseline
         (templated).
+    :param signing_key: path of a private key to sign the decision with (templated).
     :param fail_on_reject: fail the task unless the outcome is ``promote``, instead of skipping what follows.
     :param ignore_downstream_trigger_rules: skip all tasks downstream; if false, only the direct ones, and the trigger
         rules of those after them hold. As in ``ShortCircuitOperator``.
     :param kitops_conn_id: where the report is (templated).
-    :return: the reference dictionary of the decision, with ``outcome``, ``mean``, ``lower``, ``upper``, ``n``,
-        ``p_value``, ``reason``, and the digests of ``challenger``, ``champion`` and ``baseline``.
+    :return: the reference dictionary of the decision, with ``outcome``, ``reason``, ``n``, ``mean``, ``lower``,
+        ``upper``, ``p_value``, and the digests of ``challenger``, ``champion``, ``baseline`` and ``report``.
     """
 
-    template_fields: Sequence[str] = ("report", "policy", "champion", "kitops_conn_id")
+    template_fields: Sequence[str] = ("report", "policy", "champion", "signing_key", "kitops_conn_id")
     inherits_from_skipmixin = True
     ui_color = "#d7e8c5"
 
@@ -45,6 +49,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         report: ReferenceLike,
         policy: Mapping[str, Any] | None = None,
         champion: ReferenceLike | None = None,
+        signing_key: str | Path | None = None,
         fail_on_reject: bool = False,
         ignore_downstream_trigger_rules: bool = True,
         **kwargs: Any,
@@ -53,6 +58,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         self.report = report
         self.policy = policy
         self.champion = champion
+        self.signing_key = signing_key
         self.fail_on_reject = fail_on_reject
         self.ignore_downstream_trigger_rules = ignore_downstream_trigger_rules
 
@@ -72,4 +78,35 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         return answer
 
     def _decide(self) -> dict[str, Any]:
-        raise NotImplementedError
+        with optional_feature("The gate", "judge"):
+            from airflow_provider_kitops.operators._judging import parse_policy, read_judged
+            from airflow_provider_kitops.promotion.attest import attach_decision
+            from airflow_provider_kitops.promotion.decision import DecisionReport
+            from airflow_provider_kitops.promotion.gate import decide_report
+
+            champion = digest_text(self.champion, "champion")
+            with self.hook.store() as store:
+                where, _ = store.resolve(reference_text(self.report, "report"))
+                report, verdicts, policy = read_judged(store, str(where))
+                if self.policy is not None:
+                    policy = parse_policy(self.policy)
+                decision = decide_report(report, verdicts, policy)
+                target = store.target(where)
+                document = DecisionReport.of(decision, report, policy, repository=target.name, champion=champion)
+                attached = attach_decision(target, document, signer=signer(self.signing_key))
+                self.log.info("%s: %s", decision.outcome, decision.reason)
+                return describe(
+                    store,
+                    where.at(attached.digest),
+                    outcome=decision.outcome,
+                    reason=decision.reason,
+                    n=decision.n,
+                    mean=decision.mean,
+                    lower=decision.lower,
+                    upper=decision.upper,
+                    p_value=decision.p_value,
+                    challenger=document.challenger,
+                    champion=document.champion,
+                    baseline=document.baseline,
+                    report=where.digest,
+                )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike
-from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.hooks._errors import optional_feature, require
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.hooks.llm import endpoint_settings
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_kitops.judge.endpoint import Endpoint
+    from airflow_provider_kitops.judge.run import JudgeProgress
+    from airflow_provider_kitops.oci.store import Store
+
+_LOG_INTERVAL = 10.0  # seconds between two lines of progress
 
 
 class LLMJudgeOperator(KitopsBaseOperator):
@@ -30,20 +40,22 @@ class LLMJudgeOperator(KitopsBaseOperator):
         items (templated).
     :param llm_conn_id: connection with the judge's endpoint, of type ``pydanticai``, ``openai``, ``http`` or
         ``generic``: host is the base URL, password the key (templated).
-    :param judge_model: instead of a connection, a GGUF model to serve inside this task: a file, a ModelKit, or the
-        output of another task (templated).
+    :param judge_model: instead of a connection, a GGUF model to serve inside this task: an absolute path, a ModelKit,
+        or the output of another task (templated).
+    :param judge_threads: cores for ``judge_model``.
     :param config: settings of the judge: its model's name, rubric, seed, concurrency, the bar to qualify, …
         (templated).
     :param policy: settings of the gate, fixed before the run and hashed into the report (templated).
     :param items_file: path of the items in their ModelKit.
     :param pairs_file: path of the labelled pairs in their ModelKit.
     :param predictions_file: path of the answers in both ModelKits of predictions.
+    :param signing_key: path of a private key to sign the report with (templated).
     :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
         scratch_directory`` (templated).
     :param kitops_conn_id: where the ModelKits are (templated).
-    :return: the reference dictionary of the report, with the ``challenger``'s and ``champion``'s digests, the number
-        of ``items``, ``wins``, ``losses``, ``ties`` and ``errors``, the ``mean`` difference and its ``lower`` and
-        ``upper`` bound.
+    :return: the reference dictionary of the report, with the digests of ``challenger`` and ``champion``, the numbers of
+        ``items``, ``wins``, ``ties``, ``losses``, ``identical``, ``unreadable`` and ``errors``, the ``judge`` and its
+        accuracy, and the ``mean`` difference with its ``lower`` and ``upper`` bound and ``p_value``.
     """
 
     template_fields: Sequence[str] = (
@@ -57,6 +69,7 @@ class LLMJudgeOperator(KitopsBaseOperator):
         "judge_model",
         "config",
         "policy",
+        "signing_key",
         "scratch",
         "kitops_conn_id",
     )
@@ -71,12 +84,14 @@ class LLMJudgeOperator(KitopsBaseOperator):
         items: ReferenceLike,
         pairs: ReferenceLike | None = None,
         llm_conn_id: str | None = None,
-        judge_model: ReferenceLike | None = None,
+        judge_model: ReferenceLike | Path | None = None,
+        judge_threads: int = 2,
         config: Mapping[str, Any] | None = None,
         policy: Mapping[str, Any] | None = None,
         items_file: str = "items.jsonl",
         pairs_file: str = "pairs.jsonl",
         predictions_file: str = "predictions.jsonl",
+        signing_key: str | Path | None = None,
         scratch: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
@@ -91,12 +106,68 @@ class LLMJudgeOperator(KitopsBaseOperator):
         self.pairs = pairs
         self.llm_conn_id = llm_conn_id
         self.judge_model = judge_model
+        self.judge_threads = judge_threads
         self.config = config
         self.policy = policy
         self.items_file = items_file
         self.pairs_file = pairs_file
         self.predictions_file = predictions_file
+        self.signing_key = signing_key
         self.scratch = scratch
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        with optional_feature("Judging", "judge"):
+            from airflow_provider_kitops.judge.config import JudgeConfig
+            from airflow_provider_kitops.operators._judging import JudgeInputs, judge_modelkits, parse_policy
+
+            scratch = scratch_directory(context, self.scratch)
+            inputs = JudgeInputs(
+                challenger=reference_text(self.challenger, "challenger"),
+                champion=reference_text(self.champion, "champion"),
+                challenger_predictions=reference_text(self.challenger_predictions, "challenger_predictions"),
+                champion_predictions=reference_text(self.champion_predictions, "champion_predictions"),
+                items=reference_text(self.items, "items"),
+                pairs=reference_text(self.pairs or self.items, "pairs"),
+                items_file=self.items_file,
+                pairs_file=self.pairs_file,
+                predictions_file=self.predictions_file,
+            )
+            config, policy = JudgeConfig.parse(self.config or {}), parse_policy(self.policy)
+            with self.hook.store() as store, self._endpoint(store, scratch) as endpoint:
+                reference, report = judge_modelkits(
+                    store,
+                    inputs,
+                    endpoint=endpoint,
+                    config=config,
+                    policy=policy,
+                    scratch=scratch,
+                    signer=signer(self.signing_key),
+                    on_progress=self._log_progress(),
+                )
+                answer = describe(store, reference, tags=[], **report.outcome_row())
+        remove_scratch(scratch)
+        return answer
+
+    def _endpoint(self, store: Store, scratch: Path) -> AbstractContextManager[Endpoint]:
+        if self.llm_conn_id is None:
+            from airflow_provider_kitops.operators._judging import local_judge
+
+            require("A judge inside the task", "local-judge", "xllamacpp")
+            model = self.judge_model
+            text = str(model) if isinstance(model, Path) else reference_text(model, "judge_model")
+            return local_judge(store, text, scratch, self.judge_threads)
+        from airflow_provider_kitops.judge.endpoint import Endpoint
+
+        settings = endpoint_settings(self.hook.get_connection(self.llm_conn_id))
+        return nullcontext(Endpoint(settings.base_url, model=settings.model, api_key=settings.api_key))
+
+    def _log_progress(self) -> Callable[[JudgeProgress], None]:
+        last = 0.0
+
+        def on_progress(progress: JudgeProgress) -> None:
+            nonlocal last
+            if progress.done == progress.total or time.monotonic() - last >= _LOG_INTERVAL:
+                last = time.monotonic()
+                self.log.info("%s: %d of %d", progress.phase, progress.done, progress.total)
+
+        return on_progress

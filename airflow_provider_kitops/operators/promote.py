@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike
-from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow.sdk import Asset
+
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
+from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer, verifier
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_provider_kitops.oci.reference import Reference
+    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.promotion.promote import Promotion
 
 
 class ModelKitPromoteOperator(KitopsBaseOperator):
@@ -65,18 +72,42 @@ class ModelKitPromoteOperator(KitopsBaseOperator):
         self.verification_key = verification_key
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        from airflow_provider_kitops.promotion.attest import read_decision
+        from airflow_provider_kitops.promotion.promote import promote
+
+        challenger = reference_text(self.challenger, "challenger")
+        decision = reference_text(self.decision, "decision")
+        with self.hook.store() as store:
+            pinned, descriptor = store.resolve(challenger)
+            target = store.target(pinned)
+            report, _ = store.resolve(decision)
+            promotion = promote(
+                target,
+                descriptor.digest,
+                self.tag,
+                digest_text(self.expected, "expected"),
+                decision=read_decision(store.target(report), report.digest),
+                signer=signer(self.signing_key),
+                verifier=verifier(self.verification_key),
+                details=_run(context),
+            )
+            answer = _answer(store, pinned, promotion)
+        _announce(context, answer)
+        return answer
 
 
 class ModelKitRollbackOperator(KitopsBaseOperator):
     """
-    Move a tag back to the digest that it named before its last promotion, or to an earlier one.
+    Move a tag back to the digest that it named before its last promotion, or to any other of its history.
+
+    Each asset in ``outlets`` gets an event with the digest in its extra.
 
     :param repository: repository of the tag (templated).
+    :param expected: what the tag must still name, and is to leave: a digest, or the output of the task that resolved
+        it. It keeps a second try from going back two steps (templated).
     :param tag: the tag to move (templated).
     :param to: digest to go back to, which the tag must have named before; ``None`` means the last good one
         (templated).
-    :param expected: what the tag must still name; ``None`` means whatever it names now (templated).
     :param signing_key: path of a private key to sign the statement of promotion with (templated).
     :param kitops_conn_id: where the ModelKit is (templated).
     :return: the reference dictionary, with the ``previous`` digest, the ``history_tag`` that keeps it, and whether
@@ -90,9 +121,9 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
         self,
         *,
         repository: str,
+        expected: ReferenceLike,
         tag: str = "champion",
         to: ReferenceLike | None = None,
-        expected: ReferenceLike | None = None,
         signing_key: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
@@ -104,4 +135,59 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
         self.signing_key = signing_key
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        raise NotImplementedError
+        from airflow_provider_kitops.promotion.promote import rollback
+
+        expected = digest_text(self.expected, "expected")
+        if expected is None:
+            raise InvalidInput(
+                "expected is empty: without it, a task that is retried would go back twice.",
+                hint="Give the digest that is to leave service, or the output of a task that resolved the tag.",
+            )
+        with self.hook.store() as store:
+            where = store.reference(self.repository)
+            promotion = rollback(
+                store.target(where),
+                self.tag,
+                to=digest_text(self.to, "to"),
+                expected=expected,
+                signer=signer(self.signing_key),
+                details=_run(context),
+            )
+            answer = _answer(store, where, promotion)
+        _announce(context, answer)
+        return answer
+
+
+def _answer(store: Store, where: Reference, promotion: Promotion) -> dict[str, Any]:
+    return describe(
+        store,
+        where.at(promotion.digest),
+        tags=[promotion.tag],
+        previous=promotion.previous,
+        history_tag=promotion.history_tag,
+        statement=promotion.statement,
+        changed=promotion.changed,
+    )
+
+
+def _announce(context: Context, answer: dict[str, Any]) -> None:
+    """Tell the assets what happened, or keep Airflow from telling them of what has not happened.
+
+    A first try that finds the tag moved already tells nothing. A later one does: it cannot know whether the try before
+    was killed between moving the tag and telling.
+    """
+    task = context["task"]
+    assets = [outlet for outlet in task.outlets if isinstance(outlet, Asset)]
+    if not answer["changed"] and context["ti"].try_number <= 1:
+        task.outlets = [outlet for outlet in task.outlets if outlet not in assets]
+        return
+    for asset in assets:
+        context["outlet_events"][asset].extra.update(
+            {key: answer[key] for key in ("reference", "digest", "previous")}, tag=answer["tags"][0]
+        )
+
+
+def _run(context: Context) -> dict[str, str]:
+    """Which run this is, for the statement; the try is left out, so that a second try makes the same statement."""
+    ti = context["ti"]
+    return {"dag": ti.dag_id, "run": ti.run_id, "task": ti.task_id}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.hooks._errors import require
 from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
 
@@ -181,6 +182,8 @@ class FineTuneLocalOperator(_LocalOperator):
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import finetune_spec
 
+        require("Fine-tuning on the worker", "workload", "torch", "transformers", "peft", "trl")
+
         return finetune_spec(
             base=self._pin(store, self.base, "base"),
             dataset=self._pin(store, self.dataset, "dataset"),
@@ -255,6 +258,8 @@ class GenerateLocalOperator(_LocalOperator):
 
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import generate_spec
+
+        require("Generation on the worker", "workload", "torch", "transformers")
 
         return generate_spec(
             model=self._pin(store, self.model, "model"),

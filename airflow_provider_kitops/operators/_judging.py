@@ -1,0 +1,199 @@
+"""From ModelKits to a judge's report beside the challenger, and back; no Airflow in here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from airflow_provider_kitops.evidence.attach import attach, load, read_file
+from airflow_provider_kitops.evidence.statement import ResourceDescriptor, Statement, Subject
+from airflow_provider_kitops.judge.canonical import canonical
+from airflow_provider_kitops.judge.config import JudgeConfig
+from airflow_provider_kitops.judge.endpoint import Endpoint
+from airflow_provider_kitops.judge.items import Contestant, load_items, load_pairs, load_predictions
+from airflow_provider_kitops.judge.local import serve_gguf
+from airflow_provider_kitops.judge.report import Report, Verdict, verdicts_from_bytes, verdicts_to_bytes
+from airflow_provider_kitops.judge.run import JudgeProgress, judge
+from airflow_provider_kitops.oci.descriptor import digest_of
+from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
+from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.promotion.gate import GatePolicy
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.evidence.signing import Signer
+    from airflow_provider_kitops.oci.store import Store
+
+#: Predicate type of the statement that carries a judge's report. A name, not an address.
+JUDGE_REPORT = "airflow-provider-kitops:judge-report/v1"
+
+_REPORT, _VERDICTS, _POLICY = "report.json", "verdicts.jsonl", "policy.json"
+
+
+@dataclass(frozen=True)
+class JudgeInputs:
+    """What is judged: references, and where in each ModelKit the file is.
+
+    :param challenger: the model that may be promoted.
+    :param champion: the model it is compared with.
+    :param challenger_predictions: ModelKit with the challenger's answers.
+    :param champion_predictions: ModelKit with the champion's.
+    :param items: ModelKit with the items.
+    :param pairs: ModelKit with the labelled pairs.
+    :param items_file: path below the ModelKit's directory.
+    :param pairs_file: the same.
+    :param predictions_file: the same, in both.
+    """
+
+    challenger: str
+    champion: str
+    challenger_predictions: str
+    champion_predictions: str
+    items: str
+    pairs: str
+    items_file: str = "items.jsonl"
+    pairs_file: str = "pairs.jsonl"
+    predictions_file: str = "predictions.jsonl"
+
+
+def parse_policy(values: Mapping[str, Any] | None) -> GatePolicy:
+    """The gate's settings from a mapping; ``None`` is the defaults.
+
+    :raises InvalidInput: unknown keys or unusable values, all of them.
+    """
+    try:
+        return GatePolicy.model_validate(dict(values or {}))
+    except ValidationError as error:
+        said = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'policy'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidInput(f"The gate's policy cannot be used: {said}.") from error
+
+
+def judge_modelkits(
+    store: Store,
+    inputs: JudgeInputs,
+    *,
+    endpoint: Endpoint,
+    config: JudgeConfig,
+    policy: GatePolicy,
+    scratch: Path,
+    signer: Signer | None = None,
+    on_progress: Callable[[JudgeProgress], None] | None = None,
+) -> tuple[Reference, Report]:
+    """Judge, and attach report, verdicts and policy to the challenger.
+
+    :param scratch: directory for the unpacked files and the journal; the journal makes a second call go on.
+    :return: the attached artifact, by digest, and the report.
+    :raises InvalidInput: a ModelKit lacks a file, or a file cannot be used.
+    :raises JudgeUnqualified, JudgeUnavailable: as ``judge`` raises them.
+    """
+    pinned, subject = store.resolve(inputs.challenger)
+    _, champion = store.resolve(inputs.champion)
+    files = _Files(store, scratch)
+    answers = inputs.predictions_file
+    run = judge(
+        load_items(files.get(inputs.items, inputs.items_file)),
+        champion=Contestant(champion.digest, load_predictions(files.get(inputs.champion_predictions, answers))),
+        challenger=Contestant(subject.digest, load_predictions(files.get(inputs.challenger_predictions, answers))),
+        pairs=load_pairs(files.get(inputs.pairs, inputs.pairs_file)),
+        endpoint=endpoint,
+        config=config,
+        journal=scratch / "journal.jsonl",
+        policy=policy.to_json(),
+        on_progress=on_progress,
+    )
+    contents = {
+        _REPORT: run.report.to_bytes(),
+        _VERDICTS: verdicts_to_bytes(run.verdicts),
+        _POLICY: canonical(policy.to_json()),
+    }
+    named = [ResourceDescriptor(name=name, digest=digest_of(data)).to_json() for name, data in contents.items()]
+    target = store.target(pinned)
+    statement = Statement(
+        [Subject(target.name, subject.digest)],
+        JUDGE_REPORT,
+        {"summary": run.report.outcome_row(), "files": named},
+    )
+    attached = attach(target, subject, statement, signer=signer, files=contents)
+    return pinned.at(attached.digest), run.report
+
+
+def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], GatePolicy]:
+    """Read a report back with its verdicts and the policy that was fixed before it.
+
+    :param reference: what ``judge_modelkits`` attached.
+    :raises NotFound: there is no such artifact.
+    :raises VerificationFailed: it carries no report, or one about another challenger than its subject.
+    """
+    pinned, descriptor = store.resolve(reference)
+    target = store.target(pinned)
+    attestation = load(target, descriptor)
+    missing = [name for name in (_REPORT, _VERDICTS, _POLICY) if name not in attestation.files]
+    if missing:
+        raise VerificationFailed(
+            f"{pinned} carries no {' and no '.join(missing)}.",
+            hint="Give the reference that LLMJudgeOperator returned.",
+        )
+    report = Report.from_bytes(read_file(target, attestation.files[_REPORT]))
+    if not attestation.statement.names(report.challenger.digest):
+        raise VerificationFailed(f"{pinned} carries a report about {report.challenger.digest}, not about its subject.")
+    policy = parse_policy(json.loads(read_file(target, attestation.files[_POLICY])))
+    return report, verdicts_from_bytes(read_file(target, attestation.files[_VERDICTS])), policy
+
+
+@contextmanager
+def local_judge(store: Store, model: str, scratch: Path, threads: int) -> Iterator[Endpoint]:
+    """Serve a GGUF model while the context lasts.
+
+    :param model: absolute path of a GGUF file, or the reference of a ModelKit that holds one.
+    :param threads: cores to use.
+    :raises InvalidInput: the ModelKit holds no GGUF file, or several.
+    """
+    if Path(model).is_absolute():
+        path = Path(model)
+    else:
+        directory = _Files(store, scratch).directory(model)
+        found = sorted(directory.rglob("*.gguf"))
+        if len(found) != 1:
+            names = ", ".join(str(each.relative_to(directory)) for each in found) or "none"
+            raise InvalidInput(f"A judge is one GGUF file; {model} holds {names}.")
+        path = found[0]
+    with serve_gguf(path, threads=threads) as endpoint:
+        yield endpoint
+
+
+class _Files:
+    """Unpacks each ModelKit once."""
+
+    def __init__(self, store: Store, scratch: Path) -> None:
+        self._store = store
+        self._scratch = scratch
+
+    def directory(self, reference: str) -> Path:
+        from airflow_provider_kitops.modelkit.unpack import unpack
+
+        pinned, descriptor = self._store.resolve(reference)
+        directory = self._scratch / "unpacked" / descriptor.digest.replace(":", "-")
+        if not directory.exists():
+            partial = directory.with_name(directory.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            unpack(self._store.target(pinned), descriptor.digest, partial)
+            partial.replace(directory)
+        return directory
+
+    def get(self, reference: str, file: str) -> Path:
+        directory = self.directory(reference)
+        path = (directory / file).resolve()
+        if not path.is_relative_to(directory.resolve()) or not path.is_file():
+            names = sorted(str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file())
+            raise InvalidInput(f"{reference} holds no {file}.", hint=f"It holds {', '.join(names[:20]) or 'nothing'}.")
+        return path
