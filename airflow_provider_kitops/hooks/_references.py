@@ -99,6 +99,11 @@ def describe(
     }
 
 
+def reached(digest: str, moved_from: str | None, moved_to: str | None) -> bool:
+    """Whether a tag that names ``digest`` is where a sensor waits for it to be."""
+    return digest != moved_from and moved_to in (None, digest)
+
+
 def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
     with store.target(pinned).fetch(descriptor) as reader:
         manifest = json.loads(b"".join(iter(lambda: reader.read(1 << 20), b"")))

@@ -11,10 +11,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from airflow_provider_kitops.hooks._errors import airflow_errors
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reached, reference_text
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
-from airflow_provider_kitops.triggers.tag import ModelKitTagWaitTrigger, reached
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -63,6 +62,8 @@ class ModelKitTagSensor(BaseSensorOperator):
         found = self.poke(context)
         if found:
             return found.xcom_value
+        from airflow_provider_kitops.triggers.tag import ModelKitTagWaitTrigger
+
         reference, moved_from, moved_to = self._condition()
         self.defer(
             trigger=ModelKitTagWaitTrigger(

@@ -10,14 +10,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kitops.hooks._references import describe
+from airflow_provider_kitops.hooks._references import describe, reached
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.oci.errors import KitopsError, NotFound, RateLimited
-
-
-def reached(digest: str, moved_from: str | None, moved_to: str | None) -> bool:
-    """Whether a tag that names ``digest`` is where a sensor waits for it to be."""
-    return digest != moved_from and moved_to in (None, digest)
 
 
 class ModelKitTagWaitTrigger(BaseTrigger):
