@@ -1,0 +1,24 @@
+"""``python -m airflow_provider_kitops.workload.finetune``: fine-tune the base in the inputs on the data in the inputs.
+
+Writes ``adapter/`` (with ``task.json``), ``metrics.json`` and ``config.yaml`` to the output directory.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
+from airflow_provider_kitops.workload.program import Directories, run_program
+from airflow_provider_kitops.workload.settings import load_settings
+
+
+def _main(directories: Directories, arguments: Sequence[str]) -> None:
+    config = load_settings(FineTuneConfig, arguments, directories.config)
+    from airflow_provider_kitops.workload.finetune.train import finetune
+
+    finetune(config, directories)
+
+
+if __name__ == "__main__":
+    sys.exit(run_program(_main))

@@ -1,0 +1,60 @@
+"""Checkpoints that are whole: a run that was killed while it wrote one goes on from the one before."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+_MARK = "whole"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    :param directory: where they are; what another run left there is removed.
+    :param fingerprint: names the run: same settings, same data, same base.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.directory = directory
+        note = directory / "fingerprint"
+        if not note.is_file() or note.read_text(encoding="utf-8") != fingerprint:
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
+            _write(note, fingerprint)
+
+    def mark(self, step: int) -> None:
+        """The checkpoint of ``step`` has been written to its end."""
+        directory = self.directory / f"checkpoint-{step}"
+        for path in sorted(directory.rglob("*")):
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        _write(directory / _MARK, str(step))
+
+    def last(self) -> str | None:
+        """The last whole checkpoint, if there is one. Those that are not whole are removed."""
+        steps: list[int] = []
+        for path in self.directory.glob("checkpoint-*"):
+            match = _NAME.fullmatch(path.name)
+            if match and (path / _MARK).is_file():
+                steps.append(int(match[1]))
+            else:
+                shutil.rmtree(path)
+        return str(self.directory / f"checkpoint-{max(steps)}") if steps else None
+
+    def remove(self) -> None:
+        """The run is over."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,195 @@
+"""The fine-tuning itself: base and data in, adapter and metrics out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_kitops.oci.errors import InvalidInput, WorkloadFailed
+from airflow_provider_kitops.workload.answers import answers
+from airflow_provider_kitops.workload.finetune.checkpoints import Checkpoints
+from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
+from airflow_provider_kitops.workload.finetune.data import Data, load_data
+from airflow_provider_kitops.workload.models import (
+    ADAPTER_FILE,
+    choose_device,
+    choose_dtype,
+    find_model,
+    load_base,
+    load_tokenizer,
+    set_seeds,
+)
+from airflow_provider_kitops.workload.program import Directories
+from airflow_provider_kitops.workload.progress import WorkloadProgress, report
+from airflow_provider_kitops.workload.settings import dump_settings
+from airflow_provider_kitops.workload.task import Task
+
+
+def finetune(config: FineTuneConfig, directories: Directories) -> None:
+    """Fine-tune and write ``adapter/``, ``metrics.json`` and ``config.yaml`` to the output directory.
+
+    Everything that can be wrong with the input is found before a model is loaded. The same input gives the same
+    bytes on the same machine without a GPU, also when the run was interrupted and went on from a checkpoint.
+
+    :raises InvalidInput: settings, data or base cannot be used.
+    :raises WorkloadFailed: the loss is no number any more.
+    """
+    report(WorkloadProgress("load"))
+    data = load_data(config, directories.inputs)
+    files = find_model(directories.inputs, config.base)
+    if files.adapter:
+        raise InvalidInput(
+            f"The base model comes with an adapter ({files.adapter.relative_to(directories.inputs)}).",
+            hint="Fine-tune the base that the adapter was made for.",
+        )
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    set_seeds(config.seed, deterministic=device == "cpu")
+    tokenizer = load_tokenizer(files)
+    task = Task.decide(config, data.labels, tokenizer)
+    set_seeds(config.seed, deterministic=device == "cpu")
+    model = load_base(
+        files,
+        task=task.task,
+        labels=task.labels,
+        tokenizer=tokenizer,
+        device=device,
+        dtype=dtype,
+        quantize=config.method == "qlora",
+    )
+    model = _with_adapter(model, config)
+    checkpoints = Checkpoints(directories.checkpoints / "finetune", _fingerprint(config, data, files.base))
+    from airflow_provider_kitops.workload.finetune.trainer import make_trainer
+
+    trainer = make_trainer(model, tokenizer, task, data, config, checkpoints)
+    trainer.train(resume_from_checkpoint=checkpoints.last())
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if not all(loss == loss and abs(loss) != float("inf") for loss in losses):
+        raise WorkloadFailed("The training loss is no number any more.", hint="Use a lower learning_rate.")
+    metrics: dict[str, Any] = {
+        "task": task.task,
+        "method": config.method,
+        "seed": config.seed,
+        "train_examples": len(data.train),
+        "steps": trainer.state.global_step,
+        "epochs": round(trainer.state.epoch or 0.0, 4),
+        "trainable_parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        "train_loss": _mean(losses),
+        "final_train_loss": _mean(losses[-10:]),
+    }
+    if data.held_out:
+        metrics.update(_evaluate(trainer, model, tokenizer, task, data, config))
+    _save(model, task, directories, files.base)
+    dump_settings(config, directories.output / "config.yaml")
+    (directories.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    print(f"Fine-tuned: {json.dumps(metrics)}", flush=True)  # noqa: T201 - the log of the program
+    checkpoints.remove()
+
+
+def _with_adapter(model: Any, config: FineTuneConfig) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
+
+    if config.method == "qlora":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=config.gradient_checkpointing)
+    layers = None
+    targets: str | list[str] = list(config.lora_targets)
+    if config.lora_targets == ("all-linear",):
+        targets = "all-linear"
+    if config.lora_last_layers is not None:
+        count = model.config.get_text_config().num_hidden_layers
+        layers = list(range(max(0, count - config.lora_last_layers), count))
+        if targets == "all-linear":
+            targets = _linear_names(model)
+    try:
+        return get_peft_model(
+            model,
+            LoraConfig(
+                task_type=TaskType.SEQ_CLS if config.task == "sequence-classification" else TaskType.CAUSAL_LM,
+                r=config.lora_rank,
+                lora_alpha=config.lora_alpha,
+                lora_dropout=config.lora_dropout,
+                target_modules=targets,
+                layers_to_transform=layers,
+            ),
+        )
+    except ValueError as error:
+        raise InvalidInput(
+            f"Cannot put an adapter on this base: {error}",
+            hint=f"Its linear modules are: {', '.join(_linear_names(model))}.",
+        ) from error
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Last parts of the names of all linear modules inside the layers (not of the heads on top)."""
+    import torch
+
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and any(part.isdigit() for part in name.split("."))
+        }
+    )
+
+
+def _evaluate(
+    trainer: Any, model: Any, tokenizer: Any, task: Task, data: Data, config: FineTuneConfig
+) -> dict[str, Any]:
+    report(WorkloadProgress("evaluate", 0, len(data.held_out)))
+    measured: dict[str, Any] = {
+        "eval_examples": len(data.held_out),
+        "eval_loss": round(trainer.evaluate()["eval_loss"], 6),
+    }
+    if task.labels is None:
+        return measured
+    right = done = 0
+    questions = [example.question for example in data.held_out]
+    for batch in answers(model, tokenizer, task, questions, batch_size=config.eval_batch_size):
+        for answer in batch:
+            right += answer.text == data.held_out[done].answer
+            done += 1
+        report(WorkloadProgress("evaluate", done, len(questions)))
+    measured["eval_accuracy"] = round(right / done, 6)
+    return measured
+
+
+def _save(model: Any, task: Task, directories: Directories, base: Path) -> None:
+    directory = directories.output / "adapter"
+    if directory.exists():
+        shutil.rmtree(directory)
+    with warnings.catch_warnings():
+        # A base from a GGUF file has no config.json, which PEFT looks for to learn whether the vocabulary has grown.
+        warnings.simplefilter("ignore", UserWarning)
+        model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+    (directory / "README.md").unlink(missing_ok=True)
+    # PEFT writes where the base was on this machine, and sets in the order of this process.
+    path = directory / ADAPTER_FILE
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    saved["base_model_name_or_path"] = base.relative_to(directories.inputs).as_posix()
+    for key in ("target_modules", "modules_to_save"):
+        if isinstance(saved.get(key), list):
+            saved[key].sort()
+    path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    task.save(directory)
+
+
+def _fingerprint(config: FineTuneConfig, data: Data, base: Path) -> str:
+    """Names this very run: a checkpoint of another one must not be gone on from."""
+    found = hashlib.sha256(config.model_dump_json().encode())
+    for path in data.files:
+        found.update(hashlib.sha256(path.read_bytes()).digest())
+    weights = base if base.is_file() else None
+    found.update(f"{base.name} {weights.stat().st_size if weights else ''}".encode())
+    return found.hexdigest()
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 6) if values else 0.0

@@ -1,0 +1,109 @@
+"""The frame of a program that runs as a workload: where its directories are, and how it ends.
+
+A program ends with exit code 0 only when its output is whole. Everything else is a non-zero exit whose last line says
+in one sentence what was wrong, because that line is what an operator's log and a pod's status show.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, StorageError
+from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT
+
+#: Set before any training library is imported: nothing is looked up, downloaded or reported outside.
+OFFLINE: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Directories:
+    """Where a program reads and writes.
+
+    :param inputs: one directory for each input, by name.
+    :param config: holds ``config.yaml`` and ``config.json``.
+    :param output: what becomes the output ModelKit.
+    :param checkpoints: survives a restart of the same work.
+    """
+
+    inputs: Path
+    config: Path
+    output: Path
+    checkpoints: Path
+
+    @classmethod
+    def from_environment(cls) -> Directories:
+        """The directories that the runner names, or those that containers mount.
+
+        :raises InvalidInput: there is no inputs directory.
+        :raises StorageError: output or checkpoints cannot be made.
+        """
+        path = {name: Path(os.environ.get(name) or default) for name, default in DIRECTORIES.items()}
+        if not path[INPUTS].is_dir():
+            raise InvalidInput(
+                f"There is no inputs directory {path[INPUTS]}.",
+                hint=f"Set ${INPUTS} to the directory that holds the unpacked inputs.",
+            )
+        for name in (OUTPUT, CHECKPOINTS):
+            try:
+                path[name].mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"Cannot make {path[name]}: {error.strerror}.", hint=f"Set ${name}.") from error
+        return cls(path[INPUTS], path[CONFIG], path[OUTPUT], path[CHECKPOINTS])
+
+
+def run_program(program: Callable[[Directories, Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
+    """Run ``program`` and turn whatever happens into an exit code and, on failure, one last line.
+
+    :returns: 0; the error's own exit code for errors of this package; 143 for SIGTERM; 1 for anything else.
+    """
+    os.environ.update(OFFLINE)
+    signal.signal(signal.SIGTERM, _terminate)
+    # What will change in a later version of a library is no news to whoever runs the program.
+    warnings.simplefilter("ignore", FutureWarning)
+    try:
+        directories = Directories.from_environment()
+        # Nothing of the user's own caches and logins is read or written.
+        os.environ["HF_HOME"] = str(directories.checkpoints / "cache")
+        program(directories, sys.argv[1:] if arguments is None else arguments)
+    except KitopsError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        traceback.print_exc()
+        return _fail(f"{error.strerror or error}: {error.filename or 'a file'}.", 1)
+    except MemoryError:
+        traceback.print_exc()
+        return _fail("Out of memory. Use a smaller batch_size or max_length.", 1)
+    except KeyboardInterrupt:
+        return _fail("Interrupted.", 130)
+    except Exception as error:  # noqa: BLE001 - every failure becomes an exit code; the traceback is in the log
+        traceback.print_exc()
+        return _fail(f"{type(error).__name__}: {error}", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the last line is part of the interface
+    return code
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,108 @@
+"""Settings of a program: command-line flag over config file over default, all checked by one pydantic model."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def load_settings(model: type[Settings], arguments: Sequence[str], directory: Path) -> Settings:
+    """The settings of one run. A flag wins over the config file, the config file over the default.
+
+    Every field ``some_name`` of ``model`` has the flag ``--some-name VALUE``; lists are written with commas.
+    ``--config FILE`` reads another file than the directory's ``config.yaml`` (or ``config.json``).
+
+    :param arguments: the command line without the program's name.
+    :param directory: where the config file is; it may be missing.
+    :raises InvalidInput: unknown name (with the nearest known one), value that cannot be used, unreadable file.
+    """
+    flags = _flags(model, arguments)
+    chosen = flags.pop("config", None)
+    path = Path(chosen) if chosen is not None else _config_file(directory)
+    values = _read(path) if path else {}
+    where = str(path) if path else "the settings"
+    _known(model, values, where, lambda name: name)
+    try:
+        return model.model_validate({**values, **flags})
+    except ValidationError as error:
+        raise InvalidInput(f"Cannot use the settings of {where}: {_problems(error)}.") from None
+
+
+def dump_settings(settings: BaseModel, path: Path) -> None:
+    """Write the settings with all defaults filled in, as YAML."""
+    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
+
+
+def _config_file(directory: Path) -> Path | None:
+    for name in ("config.yaml", "config.yml", "config.json"):
+        if (directory / name).is_file():
+            return directory / name
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise InvalidInput(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise InvalidInput(f"The config file {path} is no valid {path.suffix[1:].upper()}: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InvalidInput(f"The config file {path} holds a {type(values).__name__}, not names with values.")
+    return {str(name): value for name, value in values.items()}
+
+
+def _flags(model: type[BaseModel], arguments: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if not flag.startswith("--"):
+            raise InvalidInput(f"Unexpected argument {flag!r}.", hint="Settings are written --name VALUE.")
+        name = flag[2:].replace("-", "_")
+        if name != "config":
+            _known(model, {name: None}, "the command line", lambda each: "--" + each.replace("_", "-"))
+        if not equals:
+            if not rest:
+                raise InvalidInput(f"The flag {flag} needs a value.")
+            value = rest.pop(0)
+        values[name] = _split(model, name, value)
+    return values
+
+
+def _split(model: type[BaseModel], name: str, value: str) -> Any:
+    field = model.model_fields.get(name)
+    if field is not None and any(kind in str(field.annotation) for kind in ("tuple[", "list[")):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _known(model: type[BaseModel], values: dict[str, Any], where: str, spell: Any) -> None:
+    for name in values:
+        if name not in model.model_fields:
+            near = difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.5)
+            names = ", ".join(spell(each) for each in sorted(model.model_fields))
+            hint = f"Did you mean {spell(near[0])}?" if near else f"The names are: {names}."
+            raise InvalidInput(f"Unknown setting {spell(name)} in {where}.", hint=hint)
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc']) or 'together'}: "
+        f"{each['msg'].removeprefix('Value error, ')}"
+        + (f" (it is {each['input']!r})" if each["loc"] and not isinstance(each["input"], dict) else "")
+        for each in error.errors(include_url=False)
+    )
