@@ -26,13 +26,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 
+from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, StorageError, WorkloadFailed
+from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.modelkit.kitfile import Kitfile
     from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.target import Target
 
 #: Called with each line that the program prints, without the line's end.
 LineHook = Callable[[str], None]
@@ -202,7 +205,7 @@ def publish(
     reference = store.reference(spec.output.reference)
     target = store.target(reference)
     modelkit = pack(paths.output, _kitfile(spec), target, None, parents=parents_of(store))
-    provenance = _attach_provenance(spec, store, target.name, target, modelkit.descriptor, note, builder)
+    provenance = _attach_provenance(spec, store, target, modelkit.descriptor, note, builder)
     apply_tags(target, modelkit.descriptor, spec.output.all_tags, mutable=store.config.mutable_tags)
     result = WorkloadResult(
         reference=str(reference.at(modelkit.descriptor.digest)),
@@ -381,15 +384,40 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _attach_provenance(
-    spec: WorkloadSpec,
-    store: Store,
-    name: str,
-    target: Any,
-    descriptor: Descriptor,
-    note: Mapping[str, Any],
-    builder: str,
+    spec: WorkloadSpec, store: Store, target: Target, descriptor: Descriptor, note: Mapping[str, Any], builder: str
 ) -> str:
-    raise NotImplementedError
+    from airflow_provider_kitops.evidence.attach import attach
+    from airflow_provider_kitops.evidence.provenance import ResourceDescriptor, slsa_provenance
+    from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, Statement, Subject
+
+    inputs = {name: store.reference(text) for name, text in spec.inputs.items()}
+    dependencies = [
+        ResourceDescriptor(
+            name=name, uri=f"oci://{reference}" if reference.registry else str(reference), digest=reference.digest
+        )
+        for name, reference in inputs.items()
+    ]
+    dependencies.append(ResourceDescriptor(name="config", digest=spec.config_digest))
+    if spec.image:
+        dependencies.append(
+            ResourceDescriptor(name="image", uri=f"oci://{spec.image}", digest=Reference.parse(spec.image).digest)
+        )
+    predicate = slsa_provenance(
+        build_type=BUILD_TYPE,
+        external_parameters={
+            "command": list(spec.command),
+            "config": spec.config,
+            "inputs": {name: str(reference) for name, reference in inputs.items()},
+            "output": str(store.reference(spec.output.reference)),
+        },
+        internal_parameters={"specification": spec.digest, "package": __version__},
+        resolved_dependencies=dependencies,
+        builder_id=builder,
+        started_on=datetime.fromisoformat(note["started"]),
+        finished_on=datetime.fromisoformat(note["finished"]),
+    )
+    statement = Statement([Subject(target.name, descriptor.digest)], SLSA_PROVENANCE, predicate)
+    return attach(target, descriptor, statement).digest
 
 
 @contextmanager

@@ -115,6 +115,11 @@ class WorkloadSpec(BaseModel):
                 raise ValueError(f"the input {name!r} is {reference!r}, which has no digest: resolve the tag first")
         return value
 
+    @field_validator("image")
+    @classmethod
+    def _reference(cls, value: str) -> str:
+        return str(Reference.parse(value)) if value else value
+
     @field_validator("env")
     @classmethod
     def _own_variables(cls, value: dict[str, str]) -> dict[str, str]:

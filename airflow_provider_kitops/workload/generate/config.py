@@ -18,7 +18,8 @@ class GenerateConfig(TaskSettings):
         alone.
     :param items: data file below the inputs; by default the only ``items.jsonl``, ``.csv`` or ``.parquet``.
     :param id_column: what names an item; each once.
-    :param question_column: text or messages to answer; by default ``prompt``, ``text`` or ``messages``.
+    :param question_column: text or messages to answer; by default ``text``, ``messages`` or ``prompt``,
+        whichever there is first.
     :param reference_column: the right answer, if the items have one; the accuracy comes from it.
     :param limit: answer only this many items, from the start.
     :param batch_size: items at once.

@@ -92,7 +92,7 @@ def _load_items(config: GenerateConfig, inputs: Path) -> tuple[list[_Item], Path
     rows = read_records(path, config.limit)
     column = config.question_column
     if column is None:
-        column = next((each for each in ("prompt", "text", "messages") if each in rows[0]), "prompt")
+        column = next((each for each in ("text", "messages", "prompt") if each in rows[0]), "text")
     need_columns(rows, [config.id_column, column], path)
     items: list[_Item] = []
     seen: set[str] = set()
