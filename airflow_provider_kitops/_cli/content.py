@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described, human_size
+from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
 
 
@@ -82,7 +83,7 @@ def _pack(session: Session, options: argparse.Namespace) -> int:
             parents=parents_of(store),
         )
     answer = described(reference, kit.descriptor, tags, size=kit.size)
-    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {human_size(kit.size)})")
+    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(kit.size)})")
     return 0
 
 
@@ -154,7 +155,7 @@ def _transfer(session: Session, options: argparse.Namespace, source: str, destin
     answer = described(
         given, result.descriptor, tags, copied=result.copied, skipped=result.skipped, mounted=result.mounted
     )
-    session.answer(answer, f"{done} {answer['reference']} ({human_size(result.copied)} sent)")
+    session.answer(answer, f"{done} {answer['reference']} ({size_text(result.copied)} sent)")
     return 0
 
 

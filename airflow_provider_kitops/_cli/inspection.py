@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session, described, human_size
+from airflow_provider_kitops._cli.session import Session, described
 from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _list(session: Session, options: argparse.Namespace) -> int:
     table = [("REPOSITORY", "TAGS", "DIGEST", "SIZE", "NAME", "VERSION")]
     for entry in entries:
         tags = ", ".join(entry.tags) or "-"
-        size = human_size(entry.size)
+        size = size_text(entry.size)
         table.append((entry.repository, tags, entry.digest, size, entry.name or "-", entry.version or "-"))
     session.answer({"modelkits": rows}, columns(table))
     return 0

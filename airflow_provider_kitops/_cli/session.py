@@ -202,13 +202,3 @@ def described(reference: Reference, descriptor: Descriptor, tags: tuple[str, ...
         "media_type": descriptor.media_type,
         **more,
     }
-
-
-def human_size(size: int) -> str:
-    """Bytes for people, in binary units."""
-    value = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

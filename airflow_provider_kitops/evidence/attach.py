@@ -88,7 +88,7 @@ def attach(
         envelope = signer.sign(envelope)
     layers = [_layer(ENVELOPE_TYPE, envelope.to_bytes(), {PREDICATE_TYPE_ANNOTATION: statement.predicate_type})]
     for name, data in (files or {}).items():
-        if PurePosixPath(name).name != name:
+        if not name or PurePosixPath(name).name != name:
             raise InvalidInput(f"{name!r} is not a plain file name.")
         layers.append(_layer(_FILE_TYPES.get(PurePosixPath(name).suffix, OCTET_STREAM), data, {_TITLE: name}))
     config = Descriptor.of(EMPTY, b"{}")

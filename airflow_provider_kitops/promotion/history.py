@@ -73,23 +73,25 @@ def kept(tags: Iterable[str], tag: str) -> list[Kept]:
     return sorted(found, key=lambda one: (one.displaced, one.tag))
 
 
+def check_tag(tag: str) -> None:
+    """Raise ``InvalidInput`` if ``tag`` is malformed, or so long that its history tags would be."""
+    if not is_tag(tag) or not is_tag(_entry(tag, datetime.now(UTC), "0" * _SHORT)):
+        raise InvalidInput(
+            f"{tag[:200]!r} is no tag to promote to.",
+            hint="A tag that keeps a history has at most 98 characters of A-Z a-z 0-9 _ . -",
+        )
+
+
 def history_tag(tag: str, digest: str, now: datetime, last: Kept | None) -> str:
     """The tag under which ``digest`` is kept when ``tag`` leaves it.
 
     :param now: with a time zone.
     :param last: the newest entry so far.
-    :raises InvalidInput: ``tag`` is malformed, or too long to have a history.
     """
     time = now.astimezone(UTC).replace(microsecond=0)
     if last is not None and time <= last.displaced:
         time = last.displaced + timedelta(seconds=1)
-    name = f"{tag}-{time.strftime(_TIME)}-{_short(digest)}"
-    if not is_tag(tag) or not is_tag(name):
-        raise InvalidInput(
-            f"The tag {tag[:200]!r} is malformed, or too long for a history: {name[:200]!r} would be no tag.",
-            hint="Promote to a tag of at most 98 characters of A-Z a-z 0-9 _ . -",
-        )
-    return name
+    return _entry(tag, time, _short(digest))
 
 
 def last_good(entries: Sequence[Kept], current: str) -> Kept | None:
@@ -116,3 +118,7 @@ def displaced_at(entry_tag: str, tag: str) -> datetime | None:
 
 def _short(digest: str) -> str:
     return digest.partition(":")[2][:_SHORT]
+
+
+def _entry(tag: str, time: datetime, short: str) -> str:
+    return f"{tag}-{time.strftime(_TIME)}-{short}"

@@ -14,7 +14,7 @@ from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound,
 from airflow_provider_kitops.oci.target import Target
 from airflow_provider_kitops.promotion.attest import Move, attach_move, recorded, require_signed
 from airflow_provider_kitops.promotion.decision import DecisionReport
-from airflow_provider_kitops.promotion.history import Kept, displaced_at, history_tag, kept, last_good
+from airflow_provider_kitops.promotion.history import Kept, check_tag, displaced_at, history_tag, kept, last_good
 from airflow_provider_kitops.promotion.lock import promotion_lock
 
 
@@ -63,7 +63,7 @@ def promote(
     :param expected: what the tag must name now; None = it must not exist.
     :param decision: the decision report, its bytes, or the path of its file. It must be for exactly these two
         digests, with the outcome ``promote``.
-    :param lock_dir: where the lock is (``lock.promotion_lock``); None = the user's default.
+    :param lock_dir: where the lock is (``lock.promotion_lock``); None = ``lock.default_lock_dir``.
     :param signer: signs the promotion statement.
     :param verifier: demands that a trusted key has signed a test result about the challenger that names this
         decision (``attest.attach_decision``).
@@ -73,6 +73,7 @@ def promote(
     :raises NotFound: the challenger is not in ``target``.
     :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
     """
+    check_tag(tag)
     for digest in (challenger_digest, expected):
         if digest is not None and not is_digest(digest):
             raise InvalidInput(
@@ -81,7 +82,7 @@ def promote(
             )
     report = _load(decision)
     _require(report, challenger_digest, expected)
-    with promotion_lock(target.name, tag, lock_dir):
+    with promotion_lock(target, tag, lock_dir):
         challenger = target.resolve(challenger_digest)
         if verifier is not None:
             require_signed(target, challenger, report.to_bytes(), verifier)
@@ -113,10 +114,11 @@ def rollback(
     :raises NotFound: the tag does not exist, has no earlier digest, or never named ``to``.
     :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
     """
+    check_tag(tag)
     for digest in (to, expected):
         if digest is not None and not is_digest(digest):
             raise InvalidInput(f"Cannot roll {target.name}:{tag} back: {digest[:100]!r} is no digest.")
-    with promotion_lock(target.name, tag, lock_dir):
+    with promotion_lock(target, tag, lock_dir):
         mover = _Mover(target, tag, "rollback", None, signer, now or datetime.now(UTC), details)
         current, entries = mover.look()
         if current is None:

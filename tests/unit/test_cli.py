@@ -1,0 +1,548 @@
+"""The command as people run it: a process, its output, its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops._cli.credentials import docker_config_file, save
+from airflow_provider_kitops._cli.session import split_tags_off
+from airflow_provider_kitops.cli import build_parser
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from tests.unit.evidence.conftest import make_keys
+from tests.unit.promotion.decisions import decision
+
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+COMMAND = [sys.executable, "-m", "airflow_provider_kitops"]
+KITFILE = """\
+manifestVersion: 1.0.0
+package:
+  name: demo
+  version: 1.0.0
+model:
+  name: adapter
+  path: model.bin
+docs:
+  - path: README.md
+"""
+
+
+class Command:
+    """Runs ``modelkit`` in a directory of its own, with a layout, a home and nothing else."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory / "home"),
+            "MODELKIT_LAYOUT": str(directory / "layout"),
+        }
+
+    def __call__(self, *arguments: str, stdin: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*COMMAND, *arguments], input=stdin, capture_output=True, text=True, cwd=self.directory,
+            env=self.environment, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr + done.stdout
+        return done
+
+    def json(self, *arguments: str, **more) -> dict:
+        return json.loads(self(*arguments, "--json", **more).stdout)
+
+    def pack(self, weights: str, reference: str) -> str:
+        """A ModelKit with these weights; its digest."""
+        context = self.directory / "ctx"
+        context.mkdir(exist_ok=True)
+        (context / "model.bin").write_text(weights)
+        (context / "README.md").write_text("Read me.\n")
+        (context / "Kitfile").write_text(KITFILE)
+        return str(self.json("pack", "ctx", "-t", reference)["digest"])
+
+
+@pytest.fixture
+def modelkit(tmp_path) -> Command:
+    return Command(tmp_path)
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of an error."""
+    assert done.stdout == ""
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("modelkit: ")]
+    assert "Traceback" not in done.stderr
+    return line
+
+
+# --- making and moving
+
+
+def test_pack_answers_with_one_json_object_on_standard_output(modelkit, tmp_path):
+    modelkit.pack("w", "demo/model:v1")
+    answer = modelkit.json("pack", "ctx", "-t", "demo/model:v1,latest")
+    assert answer["reference"] == f"demo/model@{answer['digest']}"
+    assert answer["tags"] == ["v1", "latest"]
+    assert answer["media_type"] == "application/vnd.oci.image.manifest.v1+json"
+    assert answer["size"] > 0
+    assert (tmp_path / "layout" / "demo" / "model" / "oci-layout").exists()
+
+
+def test_pack_without_a_tag_means_latest(modelkit):
+    modelkit.pack("w", "demo/model")
+    assert modelkit.json("info", "demo/model")["kitfile"]["model"]["name"] == "adapter"
+    assert modelkit.json("list")["modelkits"][0]["tags"] == ["latest"]
+
+
+def test_pack_reads_the_kitfile_from_standard_input(modelkit, tmp_path):
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "ctx" / "Kitfile").unlink()
+    modelkit("pack", "ctx", "-f", "-", "-t", "demo/model:v2", stdin=KITFILE.replace("adapter", "piped"))
+    assert modelkit.json("info", "demo/model:v2")["kitfile"]["model"]["name"] == "piped"
+
+
+def test_unpack_writes_what_the_filter_asks_for(modelkit, tmp_path):
+    modelkit.pack("weights", "demo/model:v1")
+    modelkit("unpack", "demo/model:v1", "-d", "out", "--filter", "model:adapter")
+    assert (tmp_path / "out" / "model.bin").read_text() == "weights"
+    assert not (tmp_path / "out" / "README.md").exists()
+
+
+def test_unpack_over_a_file_needs_to_be_told(modelkit, tmp_path):
+    modelkit.pack("weights", "demo/model:v1")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.bin").write_text("mine")
+    assert modelkit("unpack", "demo/model:v1", "-d", "out", code=1).stdout == ""
+    assert (tmp_path / "out" / "model.bin").read_text() == "mine"
+    modelkit("unpack", "demo/model:v1", "-d", "out", "--overwrite")
+    assert (tmp_path / "out" / "model.bin").read_text() == "weights"
+
+
+def test_copy_keeps_digest_and_tag(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1")
+    assert modelkit.json("copy", "demo/model:v1", "other/model")["tags"] == ["v1"]
+    assert modelkit.json("inspect", "other/model:v1")["digest"] == digest
+    assert modelkit.json("copy", f"demo/model@{digest}", "third/model:a,b")["tags"] == ["a", "b"]
+
+
+def test_push_and_pull_need_a_registry(modelkit):
+    assert "no registry" in error_of(modelkit("push", "demo/model:v1", code=2))
+    assert "no registry" in error_of(modelkit("pull", "demo/model:v1", code=2))
+
+
+# --- naming and removing
+
+
+def test_a_tag_is_set_and_removed(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1")
+    assert modelkit.json("tag", "demo/model:v1", "demo/model:staging")["digest"] == digest
+    assert modelkit.json("tag", "demo/model:v1", ":a,b")["tags"] == ["a", "b"]
+    assert modelkit.json("untag", "demo/model:a,b")["untagged"] == ["a", "b"]
+    assert modelkit.json("list", "demo/model")["modelkits"][0]["tags"] == ["staging", "v1"]
+
+
+def test_a_tag_that_may_not_move_is_a_conflict_that_shows_both_digests(modelkit):
+    first = modelkit.pack("1", "demo/model:v1")
+    second = modelkit.pack("2", "demo/model:v2")
+    line = error_of(modelkit("tag", "demo/model:v2", "demo/model:v1", code=5))
+    assert first in line
+    assert second in line
+    modelkit("tag", "demo/model:v2", "demo/model:v1", "--mutable-tags", "v*")
+
+
+def test_tagging_in_another_repository_is_copying(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    assert "copy" in error_of(modelkit("tag", "demo/model:v1", "other/model:v1", code=2))
+
+
+def test_remove_by_tag_leaves_what_other_tags_name(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1,v2")
+    assert modelkit.json("remove", "demo/model:v1")["removed"] is False
+    assert modelkit.json("inspect", "demo/model:v2")["digest"] == digest
+    assert modelkit.json("remove", "demo/model:v2")["removed"] is True
+    modelkit("inspect", f"demo/model@{digest}", code=3)
+
+
+def test_remove_by_digest_or_by_force_removes_all_tags(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1,v2")
+    assert modelkit.json("remove", f"demo/model@{digest}")["removed"] is True
+    modelkit.pack("w", "demo/model:v1,v2")
+    assert modelkit.json("remove", "demo/model:v1", "--force")["removed"] is True
+    modelkit("inspect", "demo/model:v2", code=3)
+
+
+def test_nothing_is_removed_by_a_default_tag(modelkit):
+    modelkit.pack("w", "demo/model:latest")
+    assert "neither tag nor digest" in error_of(modelkit("remove", "demo/model", code=2))
+
+
+# --- looking
+
+
+def test_list_shows_all_repositories_or_one(modelkit):
+    modelkit.pack("1", "demo/model:v1")
+    modelkit.pack("2", "other:v1")
+    assert {kit["repository"] for kit in modelkit.json("list")["modelkits"]} == {"demo/model", "other"}
+    assert [kit["repository"] for kit in modelkit.json("list", "other")["modelkits"]] == ["other"]
+    assert modelkit("list").stdout.splitlines()[0].split() == [
+        "REPOSITORY", "TAGS", "DIGEST", "SIZE", "NAME", "VERSION",
+    ]  # fmt: skip
+
+
+def test_info_prints_the_kitfile(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    assert "name: adapter" in modelkit("info", "demo/model:v1").stdout
+
+
+def test_inspect_shows_the_manifest(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1")
+    answer = modelkit.json("inspect", "demo/model:v1")
+    assert answer["digest"] == digest
+    assert answer["manifest"]["schemaVersion"] == 2
+    assert answer["config"]["model"]["path"] == "model.bin"
+
+
+def test_diff_exits_with_10_when_different(modelkit):
+    modelkit.pack("1", "demo/model:v1")
+    modelkit.pack("2", "demo/model:v2")
+    assert modelkit.json("diff", "demo/model:v1", "demo/model:v1")["identical"] is True
+    answer = modelkit.json("diff", "demo/model:v1", "demo/model:v2", code=10)
+    assert answer["identical"] is False
+    assert "model.bin" in json.dumps(answer)
+
+
+# --- evidence
+
+
+def test_attested_and_verified(modelkit, tmp_path):
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text('{"result": "PASSED"}')
+    (tmp_path / "notes.txt").write_text("notes")
+    made = modelkit.json(
+        "attest", "demo/model:v1", "--type", "https://example.com/p", "--predicate", "p.json", "--file", "notes.txt",
+        "--key", str(keys.private),
+    )  # fmt: skip
+    answer = modelkit.json("verify", "demo/model:v1", "--key", str(keys.public), "--type", "https://example.com/p")
+    [statement] = answer["statements"]
+    assert statement["digest"] == made["digest"]
+    assert statement["verified_by"]
+    assert answer["size"] > 0
+
+
+def test_verify_fails_where_a_signature_is_missing_or_a_type_is_absent(modelkit, tmp_path):
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text("{}")
+    modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json")
+    assert modelkit.json("verify", "demo/model:v1")["statements"][0]["verified_by"] is None
+    assert "signed by a trusted key" in error_of(modelkit("verify", "demo/model:v1", "--key", str(keys.public), code=6))
+    assert "of type other" in error_of(modelkit("verify", "demo/model:v1", "--type", "other", code=6))
+
+
+def test_verify_finds_a_changed_byte(modelkit, tmp_path):
+    modelkit.pack("weights", "demo/model:v1")
+    [layer] = [
+        layer
+        for layer in modelkit.json("inspect", "demo/model:v1")["manifest"]["layers"]
+        if "model" in layer["mediaType"].split(".v1.")[0].rpartition(".")[2]
+    ]
+    blob = tmp_path / "layout" / "demo" / "model" / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    assert layer["digest"] in error_of(modelkit("verify", "demo/model:v1", code=6))
+
+
+@pytest.mark.parametrize("predicate", ["", "[1]", "nothing"])
+def test_a_predicate_that_is_no_json_object_is_refused(modelkit, tmp_path, predicate):
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text(predicate)
+    assert "p.json" in error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json", code=2))
+
+
+# --- promotion
+
+
+def test_promoted_rolled_back_and_forward_again(modelkit, tmp_path):
+    a, b = modelkit.pack("a", "demo/model:a"), modelkit.pack("b", "demo/model:b")
+    (tmp_path / "first.json").write_bytes(decision(a, None).to_bytes())
+    (tmp_path / "second.json").write_bytes(decision(b, a).to_bytes())
+    promote = ("promote", f"demo/model@{a}", "--tag", "champion", "--report", "first.json")
+    assert modelkit.json(*promote)["changed"] is True
+    assert modelkit.json(*promote, "--expected", "none")["changed"] is False
+
+    promote = ("promote", f"demo/model@{b}", "--tag", "champion", "--expected", a, "--report", "second.json")
+    done = modelkit.json(*promote)
+    assert (done["digest"], done["previous"], done["tags"], done["changed"]) == (b, a, ["champion"], True)
+    assert done["history_tag"].endswith(a[7:19])
+    assert modelkit.json(*promote)["statement"] == done["statement"]
+
+    assert modelkit.json("rollback", "demo/model:champion", "--expected", b)["digest"] == a
+    assert modelkit.json("rollback", "demo/model:champion", "--to", b)["digest"] == b
+    history = modelkit.json("rollback", "demo/model:champion", "--list")["history"]
+    assert [entry["digest"] for entry in history] == [a, b, a]
+
+
+def test_a_promotion_that_may_not_be_says_why(modelkit, tmp_path):
+    a, b = modelkit.pack("a", "demo/model:a"), modelkit.pack("b", "demo/model:b")
+    (tmp_path / "reject.json").write_bytes(decision(a, None, "reject").to_bytes())
+    (tmp_path / "other.json").write_bytes(decision(b, a).to_bytes())
+    modelkit("promote", f"demo/model@{a}", "--tag", "champion", "--report", "reject.json", code=6)
+    modelkit("promote", f"demo/model@{b}", "--tag", "champion", "--report", "other.json", code=6)
+    conflict = modelkit(
+        "promote", f"demo/model@{b}", "--tag", "champion", "--expected", a, "--report", "other.json", code=5
+    )
+    assert "names nothing" in error_of(conflict)
+    assert "no digest" in error_of(
+        modelkit("promote", "demo/model:a", "--tag", "champion", "--report", "reject.json", code=2)
+    )
+    assert "no tag" in error_of(modelkit("rollback", "demo/model", code=2))
+    assert "champion" not in str(modelkit.json("list"))
+
+
+# --- workloads
+
+
+def test_run_makes_a_modelkit_of_what_a_program_writes(modelkit, tmp_path):
+    digest = modelkit.pack("weights", "demo/model:v1")
+    program = (
+        "import json, os, pathlib;"
+        "base = pathlib.Path(os.environ['KITOPS_INPUTS'], 'base', 'model.bin').read_text();"
+        "out = pathlib.Path(os.environ['KITOPS_OUTPUT']);"
+        "(out / 'model.bin').write_text(base.upper());"
+        "(out / 'metrics.json').write_text(json.dumps({'loss': 0.5}))"
+    )
+    spec = {
+        "inputs": {"base": "demo/model:v1"},
+        "command": [sys.executable, "-c", program],
+        "output": {
+            "reference": "demo/tuned:v1",
+            "kitfile": {
+                "manifestVersion": "1.0.0",
+                "package": {"name": "tuned"},
+                "model": {"name": "tuned", "path": "model.bin"},
+            },
+        },
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    answer = modelkit.json("run", "spec.json", "--scratch", "scratch")
+    assert answer["metrics"] == {"loss": 0.5}
+    assert answer["tags"] == ["v1"]
+    modelkit("unpack", answer["reference"], "-d", "out", "--filter", "model")
+    assert (tmp_path / "out" / "model.bin").read_text() == "WEIGHTS"
+    [provenance] = modelkit.json("verify", "demo/tuned:v1", "--type", "https://slsa.dev/provenance/v1")["statements"]
+    assert provenance["digest"] == answer["provenance"]
+    assert digest.removeprefix("sha256:")
+
+
+@pytest.mark.parametrize("text", ["- a", "a: [", "inputs: {}\ncomand: [x]\n"])
+def test_run_says_what_is_wrong_with_a_specification(modelkit, tmp_path, text):
+    (tmp_path / "spec.yaml").write_text(text)
+    assert "specification" in error_of(modelkit("run", "spec.yaml", code=2)) or "YAML" in text
+
+
+# --- errors, signals, pipes
+
+
+def test_what_is_not_there_is_not_found(modelkit):
+    assert "demo/model" in error_of(modelkit("info", "demo/model:v9", code=3))
+    assert "demo/model" in error_of(modelkit("unpack", "demo/model:v9", "-d", "out", code=3))
+
+
+@pytest.mark.parametrize("reference", ["Demo", "demo/model:", "demo/model@sha256:12", "demo model", ""])
+def test_a_malformed_reference_is_usage(modelkit, reference):
+    error_of(modelkit("info", reference, code=2))
+
+
+def test_an_unknown_flag_or_verb_is_usage(modelkit):
+    assert "usage" in modelkit("info", "x", "--nope", code=2).stderr
+    assert "usage" in modelkit("frobnicate", code=2).stderr
+    assert "usage" in modelkit(code=2).stderr
+
+
+def test_a_file_that_is_not_there_is_named(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    line = error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "nowhere.json", code=1))
+    assert "nowhere.json" in line
+
+
+def test_common_flags_may_stand_before_the_verb_or_after_it(modelkit, tmp_path):
+    modelkit.pack("w", "demo/model:v1")
+    shutil.move(tmp_path / "layout", tmp_path / "elsewhere")
+    before = json.loads(modelkit("--layout", "elsewhere", "--json", "list").stdout)
+    after = json.loads(modelkit("list", "--layout", "elsewhere", "--json").stdout)
+    assert before == after
+    assert before["modelkits"]
+
+
+def test_quiet_says_nothing_on_standard_error(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    assert modelkit("copy", "demo/model:v1", "other:v1", "--quiet").stderr == ""
+
+
+def test_a_reader_that_has_enough_is_no_error(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    with subprocess.Popen(
+        [*COMMAND, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=modelkit.environment
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_an_interrupt_ends_with_130_and_one_line(modelkit, tmp_path):
+    os.mkfifo(tmp_path / "predicate")  # the command waits here for somebody to write
+    modelkit.pack("w", "demo/model:v1")
+    arguments = ["attest", "demo/model:v1", "--type", "t", "--predicate", "predicate"]
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+        env=modelkit.environment,
+    ) as process:  # fmt: skip
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error) == (130, "", "modelkit: interrupted.\n")
+
+
+def test_help_is_quick_and_names_every_verb(modelkit):
+    text = modelkit("--help").stdout
+    verbs = (
+        "pack unpack push pull copy tag untag list info inspect diff remove login verify attest promote rollback run"
+    )
+    for verb in verbs.split():
+        assert re.search(rf"^ +{verb} ", text, re.MULTILINE), verb
+
+
+def test_heavy_libraries_are_not_imported_for_help():
+    code = (
+        "import sys, airflow_provider_kitops.cli as c; c.build_parser();"
+        "print([m for m in ('airflow', 'torch', 'numpy', 'scipy', 'pydantic', 'requests', 'yaml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- credentials
+
+
+def test_a_password_is_never_an_argument():
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["list", "--password", "x"])
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["list", "-p", "x"])
+
+
+def test_a_user_without_a_password_is_told_how(modelkit):
+    line = error_of(modelkit("list", "127.0.0.1:1/demo", "-u", "me", "--plain-http", code=2))
+    assert "--password-stdin" in line
+
+
+def test_credentials_for_two_registries_are_refused_before_anything_is_sent(modelkit):
+    line = error_of(
+        modelkit(
+            "copy",
+            "127.0.0.1:1/demo:v1",
+            "127.0.0.2:1/demo:v1",
+            "--plain-http",
+            "-u",
+            "me",
+            "--password-stdin",
+            stdin="secret",
+            code=2,
+        )
+    )
+    assert "127.0.0.1:1" in line
+    assert "127.0.0.2:1" in line
+    assert "secret" not in line
+
+
+def test_login_keeps_nothing_when_the_registry_cannot_be_asked(modelkit, tmp_path):
+    modelkit("login", "127.0.0.1:1", "-u", "me", "--password-stdin", "--plain-http", stdin="secret", code=7)
+    assert not (tmp_path / "home" / ".docker").exists()
+
+
+def test_credentials_are_added_to_docker_s_file_and_only_the_owner_can_read_it(tmp_path):
+    path = tmp_path / "docker" / "config.json"
+    save(path, "one.example", "me", "secret")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"detachKeys": "ctrl-e,e"}))
+    save(path, "two.example:5000", "", "token")
+    assert json.loads(path.read_text()) == {
+        "auths": {"one.example": {"auth": "bWU6c2VjcmV0"}, "two.example:5000": {"identitytoken": "token"}},
+        "detachKeys": "ctrl-e,e",
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_credential_helper_gets_the_secret_through_a_pipe(tmp_path, monkeypatch):
+    helper = tmp_path / "bin" / "docker-credential-demo"
+    helper.parent.mkdir()
+    helper.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\ncat > {tmp_path}/input\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(helper.parent), prepend=os.pathsep)
+    path = tmp_path / "config.json"
+    path.write_text('{"credHelpers": {"one.example": "demo"}}')
+    assert save(path, "one.example", "me", "secret") == "docker-credential-demo"
+    assert (tmp_path / "arguments").read_text() == "store\n"
+    assert json.loads((tmp_path / "input").read_text()) == {
+        "ServerURL": "one.example", "Username": "me", "Secret": "secret",
+    }  # fmt: skip
+    assert "secret" not in path.read_text()
+
+
+@pytest.mark.parametrize("helper", ["missing", "../x", ""])
+def test_a_credential_helper_that_does_not_work_is_an_error_without_the_secret(tmp_path, helper):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"credsStore": helper or "-"}))
+    with pytest.raises(InvalidInput) as caught:
+        save(path, "one.example", "me", "secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_config_file_that_is_no_json_is_left_alone(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{")
+    with pytest.raises(InvalidInput, match="is not JSON"):
+        save(path, "one.example", "me", "secret")
+    assert path.read_text() == "{"
+
+
+def test_docker_s_config_file_is_found_where_docker_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert docker_config_file(None) == tmp_path / "config.json"
+    assert docker_config_file(tmp_path) == tmp_path / "config.json"
+    assert docker_config_file(tmp_path / "auth.json") == tmp_path / "auth.json"
+
+
+# --- references and documentation
+
+
+def test_tags_are_split_off_a_reference():
+    assert split_tags_off("127.0.0.1:5000/demo/model:v1,latest") == ("127.0.0.1:5000/demo/model", ("v1", "latest"))
+    assert split_tags_off("demo/model") == ("demo/model", ())
+    with pytest.raises(InvalidReference):
+        split_tags_off("demo/model:v1,,v2")
+
+
+def shell_blocks(kind: str) -> str:
+    """The examples of docs/cli.md that are marked to be run."""
+    return "\n".join(re.findall(rf"^```{kind}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def test_the_examples_of_the_documentation_work(tmp_path):
+    script = f'modelkit() {{ "{sys.executable}" -m airflow_provider_kitops "$@"; }}\n' + shell_blocks("sh")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
