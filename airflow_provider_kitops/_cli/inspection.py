@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
@@ -101,7 +102,7 @@ def _diff(session: Session, options: argparse.Namespace) -> int:
     raise NotImplementedError
 
 
-def columns(rows: list[tuple[str, ...]]) -> str:
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
     """Rows as a table for people."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return "\n".join(

@@ -18,7 +18,7 @@ from airflow_provider_kitops.oci.reference import Reference, is_tag
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.oci.descriptor import Descriptor
-    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.store import Store, StoreConfig
     from airflow_provider_kitops.oci.target import ProgressHook, Target
 
 DEFAULT_TAG = "latest"
@@ -53,7 +53,7 @@ class Session:
     @property
     def mutable_tags(self) -> tuple[str, ...]:
         """Patterns of the tags that may move."""
-        from airflow_provider_kitops.oci.store import DEFAULT_MUTABLE_TAGS
+        from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
 
         if self._options.mutable_tags is None:
             return tuple(DEFAULT_MUTABLE_TAGS)
@@ -81,21 +81,21 @@ class Session:
                 mutable_tags=self.mutable_tags,
             )
             if registry and (options.username or options.password_stdin):
-                config = replace(config, **self._credentials(registry))
+                config = self._with_credentials(config)
             self._stores[registry] = self._stack.enter_context(Store(config))
         return self._stores[registry]
 
-    def _credentials(self, registry: str) -> dict[str, str]:
-        if self._authenticated not in (None, registry):
+    def _with_credentials(self, config: StoreConfig) -> StoreConfig:
+        if self._authenticated not in (None, config.registry):
             raise InvalidInput(
                 f"--username and --password-stdin are for one registry, and this command names two: "
-                f"{self._authenticated} and {registry}.",
+                f"{self._authenticated} and {config.registry}.",
                 hint="Log in to each of them first: modelkit login.",
             )
-        self._authenticated = registry
+        self._authenticated = config.registry
         if self._options.username:
-            return {"username": self._options.username, "password": self.password()}
-        return {"identity_token": self.password()}
+            return replace(config, username=self._options.username, password=self.password())
+        return replace(config, identity_token=self.password())
 
     def password(self) -> str:
         """The password from standard input, or from the terminal.

@@ -25,7 +25,7 @@ def default_lock_dir(target: Target) -> Path:
     if directory := os.environ.get("MODELKIT_LOCK_DIR"):
         return Path(directory)
     if isinstance(target, Layout):
-        return target.root / ".locks"
+        return target.path / ".locks"
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return Path(state) / "airflow-provider-kitops" / "locks"
 

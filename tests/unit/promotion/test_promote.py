@@ -573,7 +573,7 @@ def test_another_tag_has_another_lock(target, tmp_path):
 
 
 def test_all_who_share_a_layout_share_its_lock_however_they_spell_its_path(target, tmp_path):
-    (tmp_path / "link").symlink_to(target.root)
+    (tmp_path / "link").symlink_to(tmp_path / "layout")
     same = Layout(tmp_path / "link", "demo/model")
     with promotion_lock(target, TAG), pytest.raises(Conflict), promotion_lock(same, TAG, timeout=0.05):
         pytest.fail("the lock was given twice")
