@@ -1,0 +1,29 @@
+"""Paths as a Kitfile writes them: relative to the context directory, with slashes."""
+
+from __future__ import annotations
+
+import posixpath
+
+from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.reference import Reference
+
+
+def clean(path: str) -> str:
+    """The shortest path that means the same (``filepath.Clean`` of Go); empty becomes ``.``."""
+    return posixpath.normpath(path) if path else "."
+
+
+def within(path: str, parent: str) -> bool:
+    """Whether ``path`` is ``parent`` or lies below it; both cleaned and relative."""
+    return parent in (".", path) or path.startswith(parent + "/")
+
+
+def is_modelkit_reference(path: str) -> bool:
+    """Whether kit takes ``path`` for the reference of a ModelKit: it holds ``:`` or ``@`` and parses as one."""
+    if ":" not in path and "@" not in path:
+        return False
+    try:
+        Reference.parse(path)
+    except InvalidReference:
+        return False
+    return True

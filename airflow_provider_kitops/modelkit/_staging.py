@@ -1,0 +1,287 @@
+"""A tree that is built out of sight and then put in its place whole, or not at all.
+
+While it is put in place a journal says what is being moved. A process killed in the middle leaves the journal, and the
+next one that works on the same directory takes the moves back before it begins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from airflow_provider_kitops.modelkit._storage import storage
+from airflow_provider_kitops.oci.errors import Conflict, UnsafePath, VerificationFailed
+
+_MARK = ".modelkit-unpack-"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class _Move(NamedTuple):
+    """One file or whole directory to move, and whether something is there that is kept until the end."""
+
+    path: str
+    replaces: bool
+
+
+class Stage:
+    """Files and directories on their way into ``directory``. A context manager: what is not committed is gone.
+
+    :param directory: where they will be; need not exist.
+    :param overwrite: existing files are replaced.
+    :param ignore_existing: existing files are kept.
+    :raises StorageError: the directory cannot be written to.
+    :raises UnsafePath: it is not a directory.
+    """
+
+    def __init__(self, directory: Path, *, overwrite: bool, ignore_existing: bool) -> None:
+        self.directory = directory
+        self.overwrite = overwrite
+        self.ignore_existing = ignore_existing
+        self._claims: dict[str, tuple[int, bool]] = {}
+        self._modes: dict[str, tuple[tuple[int, int], int]] = {}
+        self._lock = threading.Lock()
+        self._made_parents: list[Path] = []
+
+    def __enter__(self) -> Stage:
+        directory = self.directory
+        with storage("unpack into", directory):
+            if directory.exists() and not directory.is_dir():
+                raise Conflict(f"{directory} is not a directory.", hint="Name another directory.")
+            self.directory = directory = directory.resolve()
+            for parent in reversed(directory.parents):
+                if not parent.exists():
+                    parent.mkdir()
+                    self._made_parents.append(parent)
+            # Inside an existing directory, because that may be a mount whose surroundings are another file system.
+            inside = directory.is_dir()
+            _recover(directory)
+            self.root = Path(
+                tempfile.mkdtemp(prefix=_MARK, dir=directory)
+                if inside
+                else tempfile.mkdtemp(prefix=f".{directory.name}{_MARK}", dir=directory.parent)
+            )
+            # Locked before it has its name: who finds it unlocked may take it for that of a killed process.
+            self._lock_file = os.open(self.root / "lock.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            (self.root / "lock.new").rename(self.root / "lock")
+            self.tree = self.root / "tree"
+            self.tree.mkdir()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with storage("clean up", self.root):
+            shutil.rmtree(self.root, ignore_errors=True)
+            os.close(self._lock_file)
+        if not self.directory.exists():
+            for parent in reversed(self._made_parents):
+                with suppress(OSError):  # someone else uses it by now
+                    parent.rmdir()
+
+    def add_directory(self, name: str, mode: int, order: tuple[int, int]) -> None:
+        """Make a directory; it may be there already.
+
+        :param order: number of the ModelKit and of the layer; the last one's mode counts.
+        """
+        with self._lock:
+            self._make(name, order[0])
+            if name not in self._modes or order >= self._modes[name][0]:
+                self._modes[name] = (order, mode)
+
+    @contextmanager
+    def add_file(self, name: str, mode: int, order: tuple[int, int]) -> Iterator[int | None]:
+        """Make a file and give its descriptor to write to, or ``None`` if an earlier ModelKit's file is kept.
+
+        :raises VerificationFailed: the same ModelKit has the file twice, or needs a directory in its place.
+        :raises Conflict: another ModelKit has the file, and neither overwriting nor keeping was asked for.
+        """
+        path = self.tree / name
+        with self._lock:
+            parent = name.rpartition("/")[0]
+            if parent:
+                self._make(parent, order[0])
+            before = self._claims.get(name)
+            if before is not None:
+                if before[0] == order[0] or before[1]:
+                    raise VerificationFailed(f"{name} is in the ModelKit more than once.")
+                if not self.overwrite and not self.ignore_existing:
+                    raise Conflict(
+                        f"{name} is in the ModelKit and in the one that it is based on.",
+                        hint="Overwrite or keep existing files, or unpack the two into different directories.",
+                    )
+            if before is None or self.overwrite:
+                self._claims[name] = (order[0], False)
+        if before is not None and not self.overwrite:
+            yield None
+            return
+        with storage("write", path):
+            path.unlink(missing_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+            with storage("write", path):
+                os.fchmod(descriptor, mode & 0o777)
+        finally:
+            os.close(descriptor)
+
+    def _make(self, name: str, kit: int) -> None:
+        """Make a directory and its parents in the tree; the lock is held."""
+        parts = name.split("/")
+        for count in range(1, len(parts) + 1):
+            path = "/".join(parts[:count])
+            before = self._claims.get(path)
+            if before is None:
+                with storage("make the directory", self.tree / path):
+                    (self.tree / path).mkdir(mode=0o700)
+                self._claims[path] = (kit, True)
+                self._modes[path] = ((-1, -1), 0o755)
+            elif not before[1]:
+                raise VerificationFailed(f"{path} is a file and a directory at once.")
+
+    def commit(self, *, same_bytes: frozenset[str] = frozenset()) -> None:
+        """Put the tree into its directory: all of it, or nothing.
+
+        :param same_bytes: files that may exist if their content is the same, and only then be kept.
+        :raises Conflict: something is in the way.
+        :raises UnsafePath: a link is in the way.
+        :raises StorageError: the disk refuses.
+        """
+        with storage("unpack into", self.directory):
+            for name, (_, mode) in self._modes.items():
+                # A directory that its owner may not enter could not be filled or removed.
+                (self.tree / name).chmod(mode & 0o777 | 0o700)
+            if not self.directory.exists():
+                self.tree.rename(self.directory)
+                return
+            moves = list(self._plan("", same_bytes))
+            (self.root / "old").mkdir()
+            journal = self.root / "journal"
+            _write(journal, json.dumps({"directory": str(self.directory), "moves": moves}).encode())
+            try:
+                for index, move in enumerate(moves):
+                    self._apply(index, move)
+            except BaseException:
+                _take_back(self.root, self.directory, moves)
+                raise
+            finally:
+                # From here on the moves stand, or have been taken back.
+                journal.unlink()
+
+    def _plan(self, below: str, same_bytes: frozenset[str]) -> Iterator[_Move]:
+        """What to move for the part of the tree in ``below``: directories that do not exist yet are moved whole."""
+        with _opened(self.directory, below) as place:
+            names = sorted(os.listdir(self.tree / below if below else self.tree))  # noqa: PTH208
+            for name in names:
+                path = f"{below}/{name}" if below else name
+                ours_is_directory = (self.tree / path).is_dir()
+                try:
+                    theirs = os.stat(name, dir_fd=place, follow_symlinks=False)
+                except FileNotFoundError:
+                    yield _Move(path, False)
+                    continue
+                if ours_is_directory:
+                    if stat.S_ISLNK(theirs.st_mode):
+                        raise UnsafePath(f"{self.directory / path} is a symbolic link; nothing is unpacked through it.")
+                    if not stat.S_ISDIR(theirs.st_mode):
+                        raise Conflict(f"{self.directory / path} exists and is not a directory.")
+                    yield from self._plan(path, same_bytes)
+                elif self._replaces(path, theirs, same_bytes):
+                    yield _Move(path, True)
+
+    def _replaces(self, path: str, theirs: os.stat_result, same_bytes: frozenset[str]) -> bool:
+        """Whether an existing file is to be replaced; if not, it is kept."""
+        place = self.directory / path
+        if path in same_bytes and stat.S_ISREG(theirs.st_mode):
+            ours = (self.tree / path).read_bytes()
+            if theirs.st_size == len(ours) and place.read_bytes() == ours:
+                return False
+        elif self.ignore_existing:
+            return False
+        if not self.overwrite:
+            raise Conflict(
+                f"{place} already exists.", hint="Overwrite or keep existing files, or name another directory."
+            )
+        if not stat.S_ISREG(theirs.st_mode):
+            raise Conflict(f"{place} exists and is not a regular file.")
+        return True
+
+    def _apply(self, index: int, move: _Move) -> None:
+        parent, _, name = move.path.rpartition("/")
+        with _opened(self.directory, parent) as place:
+            if move.replaces:
+                os.rename(name, self.root / "old" / str(index), src_dir_fd=place)
+            os.rename(self.tree / move.path, name, dst_dir_fd=place)
+
+
+@contextmanager
+def _opened(directory: Path, below: str) -> Iterator[int]:
+    """A descriptor of a directory inside ``directory``, reached without following any link."""
+    current = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in below.split("/") if below else ():
+            following = os.open(part, _DIRECTORY, dir_fd=current)
+            os.close(current)
+            current = following
+        yield current
+    finally:
+        os.close(current)
+
+
+def _take_back(root: Path, directory: Path, moves: list[_Move]) -> None:
+    """Undo whatever of ``moves`` has been done, in the opposite order."""
+    for index, move in reversed(list(enumerate(moves))):
+        parent, _, name = move.path.rpartition("/")
+        ours, old = root / "tree" / move.path, root / "old" / str(index)
+        with _opened(directory, parent) as place:
+            if not os.path.lexists(ours):
+                with suppress(FileNotFoundError):
+                    os.rename(name, ours, src_dir_fd=place)
+            if os.path.lexists(old):
+                os.rename(old, name, dst_dir_fd=place)
+
+
+def _recover(directory: Path) -> None:
+    """Clean up after processes that were killed while they unpacked into ``directory``."""
+    stale = [*directory.parent.glob(f".{_escape(directory.name)}{_MARK}*")]
+    if directory.is_dir():
+        stale += directory.glob(f"{_MARK}*")
+    for root in stale:
+        try:
+            descriptor = os.open(root / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # still at work
+        else:
+            journal = root / "journal"
+            if journal.is_file():
+                moves = json.loads(journal.read_bytes())["moves"]
+                _take_back(root, directory, [_Move(path, replaces) for path, replaces in moves])
+                journal.unlink()
+            shutil.rmtree(root, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is whole as soon as it has its name."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)

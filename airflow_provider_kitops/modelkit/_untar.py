@@ -1,0 +1,170 @@
+"""Reads tar streams that nobody vouches for: bounded memory, no links, no devices, no names that lead elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from airflow_provider_kitops.oci.errors import LimitExceeded, UnsafePath, VerificationFailed
+
+_BLOCK = 512
+#: Longest extended header; a path of 4096 bytes and a size need far less.
+_MAX_EXTENSION = 64 * 1024
+_MAX_PATH = 4096
+_LINKS = {b"1": "hard link", b"2": "symbolic link", b"3": "device", b"4": "device", b"6": "pipe"}
+_RECORD = re.compile(rb"([1-9][0-9]{0,5}) ")
+
+
+@dataclass(frozen=True)
+class TarEntry:
+    """One file or directory.
+
+    :param name: clean relative path.
+    :param mode: permission bits, without setuid, setgid and sticky.
+    :param size: bytes of the file; 0 for a directory.
+    """
+
+    name: str
+    mode: int
+    size: int
+    directory: bool
+
+
+def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
+    """The entries of a tar stream, each with its content, which must be used up before the next.
+
+    :param read: gives up to so many bytes, and empty bytes only at the end.
+    :param label: what to call the stream in messages.
+    :raises UnsafePath: a link, a device, or a name that leaves the directory.
+    :raises VerificationFailed: the stream is no tar, or ends early.
+    :raises LimitExceeded: a header that is larger than any real one.
+    """
+    stream = _Exact(read, label)
+    extended: dict[str, bytes] = {}
+    while True:
+        block = stream.take(_BLOCK)
+        if not any(block):
+            return
+        if _number(block[148:156], label) != sum(block) - sum(block[148:156]) + 8 * 32:
+            raise VerificationFailed(f"{label} is not a tar stream: the checksum of a header is wrong.")
+        kind = block[156:157]
+        size = _number(block[124:136], label)
+        if kind in (b"x", b"g", b"L"):
+            data = stream.extension(size)
+            if kind == b"x":
+                extended |= _records(data, label)
+            elif kind == b"L":
+                extended["path"] = data.rstrip(b"\0")
+            continue
+        raw = extended.get("path") or _name(block)
+        size = _size(extended.get("size"), size, label)
+        extended = {}
+        if kind in _LINKS:
+            raise UnsafePath(
+                f"{label} holds the {_LINKS[kind]} {_shown(raw)}; a ModelKit has only files and directories."
+            )
+        if kind not in (b"0", b"\0", b"5"):
+            raise VerificationFailed(f"{label} holds {_shown(raw)} of the unknown type {kind!r}.")
+        directory = kind == b"5" or raw.endswith(b"/")
+        name = safe_name(raw, label)
+        if not name:
+            if not directory:
+                raise UnsafePath(f"{label} holds a file without a name.")
+            continue
+        mode = _number(block[100:108], label) & 0o777
+        content = stream.content(0 if directory else size)
+        yield TarEntry(name, mode, 0 if directory else size, directory), content
+        for _ in content:
+            pass
+        if not directory:
+            stream.take(-size % _BLOCK)
+
+
+def safe_name(raw: bytes, label: str) -> str:
+    """``raw`` as a clean path below the directory; empty if it names the directory itself.
+
+    :raises UnsafePath: absolute, with ``..``, not UTF-8, or too long.
+    """
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise UnsafePath(f"{label} holds the name {_shown(raw)}, which is not UTF-8.") from error
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH:
+        raise UnsafePath(f"{label} holds the name {_shown(raw)}, which does not stay below the directory.")
+    return "/".join(parts)
+
+
+class _Exact:
+    """Reads whole pieces of a stream."""
+
+    def __init__(self, read: Callable[[int], bytes], label: str) -> None:
+        self._read = read
+        self._label = label
+
+    def take(self, size: int) -> bytes:
+        return b"".join(self.content(size))
+
+    def content(self, size: int) -> Iterator[bytes]:
+        while size:
+            data = self._read(min(size, 1024 * 1024))
+            if not data:
+                raise VerificationFailed(f"{self._label} ends in the middle of a file.")
+            size -= len(data)
+            yield data
+
+    def extension(self, size: int) -> bytes:
+        if size > _MAX_EXTENSION:
+            raise LimitExceeded(f"{self._label} has an extended header of {size} bytes; {_MAX_EXTENSION} is most.")
+        data = self.take(size)
+        self.take(-size % _BLOCK)
+        return data
+
+
+def _number(field: bytes, label: str) -> int:
+    """An octal number, or a binary one as GNU tar writes it."""
+    if field[0] & 0x80:
+        if field[0] != 0x80:
+            raise VerificationFailed(f"{label} has a negative number in a header.")
+        return int.from_bytes(field[1:], "big")
+    text = field.strip(b" \0")
+    if not re.fullmatch(rb"[0-7]*", text):
+        raise VerificationFailed(f"{label} is not a tar stream: {field!r} is no octal number.")
+    return int(text or b"0", 8)
+
+
+def _size(extended: bytes | None, size: int, label: str) -> int:
+    if extended is None:
+        return size
+    if not re.fullmatch(rb"[0-9]{1,18}", extended):
+        raise VerificationFailed(f"{label} has the malformed size {extended[:40]!r} in an extended header.")
+    return int(extended)
+
+
+def _name(block: bytes) -> bytes:
+    name = block[:100].split(b"\0", 1)[0]
+    prefix = block[345:500].split(b"\0", 1)[0] if block[257:263] == b"ustar\0" else b""
+    return prefix + b"/" + name if prefix else name
+
+
+def _records(data: bytes, label: str) -> dict[str, bytes]:
+    """PAX records, ``length key=value`` each (POSIX.1-2001, pax Extended Header)."""
+    found: dict[str, bytes] = {}
+    position = 0
+    while position < len(data):
+        match = _RECORD.match(data, position)
+        end = position + int(match[1]) if match else 0
+        body = data[match.end() : end] if match else b""
+        key, separator, value = body[:-1].partition(b"=")
+        if not separator or not body.endswith(b"\n") or end > len(data):
+            raise VerificationFailed(f"{label} has a malformed extended header.")
+        if key.startswith(b"GNU.sparse"):
+            raise VerificationFailed(f"{label} holds a sparse file, which no ModelKit has.")
+        found[key.decode("utf-8", "replace")] = value
+        position = end
+    return found
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:200].decode("utf-8", "backslashreplace"))

@@ -1,0 +1,93 @@
+"""What differs between two ModelKits: fields of the Kitfile, and layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kitops.modelkit._paths import clean
+from airflow_provider_kitops.modelkit.modelkit import Layer, ModelKit
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """A field of the Kitfile; a side that does not have it is ``None``.
+
+    :param path: such as ``model.parameters.rank`` or ``datasets[0].path``.
+    """
+
+    path: str
+    old: Any
+    new: Any
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """A layer that only one side has, or both with different content.
+
+    :param kind: section of the Kitfile.
+    :param path: clean path below the context.
+    """
+
+    kind: str
+    path: str
+    old: Layer | None
+    new: Layer | None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that differs; empty if the content is the same."""
+
+    fields: tuple[FieldChange, ...]
+    layers: tuple[LayerChange, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.fields or self.layers)
+
+
+def diff(old: ModelKit, new: ModelKit) -> Difference:
+    """Compare two ModelKits without fetching a layer.
+
+    Layers are the same if their diffIds are, so one that was only compressed otherwise does not count.
+    """
+    return Difference(tuple(_fields(old, new)), tuple(_layers(old, new)))
+
+
+def _fields(old: ModelKit, new: ModelKit) -> Iterator[FieldChange]:
+    ours, theirs = _flat(old), _flat(new)
+    for path in [*ours, *(path for path in theirs if path not in ours)]:
+        if ours.get(path) != theirs.get(path):
+            yield FieldChange(path, ours.get(path), theirs.get(path))
+
+
+def _flat(modelkit: ModelKit) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                visit(item, f"{path}.{key}" if path else key)
+        elif isinstance(value, list) and value:
+            for index, item in enumerate(value):
+                visit(item, f"{path}[{index}]")
+        else:
+            found[path] = value
+
+    visit(json.loads(modelkit.kitfile.to_config_json()), "")
+    return found
+
+
+def _layers(old: ModelKit, new: ModelKit) -> Iterator[LayerChange]:
+    ours = {(layer.kind, clean(layer.path)): layer for layer in old.layers}
+    theirs = {(layer.kind, clean(layer.path)): layer for layer in new.layers}
+    for kind, path in [*ours, *(key for key in theirs if key not in ours)]:
+        one, other = ours.get((kind, path)), theirs.get((kind, path))
+        if one is None or other is None or _content(one) != _content(other):
+            yield LayerChange(kind.value, path, one, other)
+
+
+def _content(layer: Layer) -> str:
+    return layer.diff_id or layer.descriptor.digest
