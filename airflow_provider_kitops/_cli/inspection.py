@@ -99,7 +99,37 @@ def _inspect(session: Session, options: argparse.Namespace) -> int:
 
 
 def _diff(session: Session, options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from airflow_provider_kitops.modelkit.diff import diff
+    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+
+    sides = [session.resolve(text) for text in (options.first, options.second)]
+    kits = [ModelKit.read(target, descriptor.digest) for _, _, target, descriptor in sides]
+    found = diff(*kits)
+    names = [str(reference.at(descriptor.digest)) for _, reference, _, descriptor in sides]
+    layers = [
+        {
+            "kind": change.kind,
+            "path": change.path,
+            "old": change.old.descriptor.digest if change.old else None,
+            "new": change.new.descriptor.digest if change.new else None,
+        }
+        for change in found.layers
+    ]
+    fields = [{"path": change.path, "old": change.old, "new": change.new} for change in found.fields]
+    answer = {"identical": not found, "old": names[0], "new": names[1], "layers": layers, "fields": fields}
+    lines = [f"--- {names[0]}", f"+++ {names[1]}"]
+    lines += [f"{_mark(each)} {each['kind']} {each['path']}: {each['old']} -> {each['new']}" for each in layers]
+    lines += [f"{_mark(each)} {each['path']}: {_text(each['old'])} -> {_text(each['new'])}" for each in fields]
+    session.answer(answer, "\n".join(lines) if found else f"{names[0]} and {names[1]} hold the same")
+    return DIFFERENT if found else 0
+
+
+def _mark(change: dict[str, Any]) -> str:
+    return "+" if change["old"] is None else "-" if change["new"] is None else "~"
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:

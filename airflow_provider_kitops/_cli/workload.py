@@ -38,7 +38,9 @@ def _run(session: Session, options: argparse.Namespace) -> int:
     try:
         fields = yaml.safe_load(options.specification.read_bytes())
     except yaml.YAMLError as error:
-        raise InvalidInput(f"{options.specification} is not YAML: {' '.join(str(error).split())}.") from error
+        raise InvalidInput(
+            f"The specification {options.specification} is not YAML: {' '.join(str(error).split())}."
+        ) from error
     if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
         raise InvalidInput(f"{options.specification} is no workload specification: it is not a mapping.")
     fields = _pinned(session, fields)

@@ -118,7 +118,7 @@ def test_unpack_over_a_file_needs_to_be_told(modelkit, tmp_path):
     modelkit.pack("weights", "demo/model:v1")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.bin").write_text("mine")
-    assert modelkit("unpack", "demo/model:v1", "-d", "out", code=1).stdout == ""
+    assert "already exists" in error_of(modelkit("unpack", "demo/model:v1", "-d", "out", code=5))
     assert (tmp_path / "out" / "model.bin").read_text() == "mine"
     modelkit("unpack", "demo/model:v1", "-d", "out", "--overwrite")
     assert (tmp_path / "out" / "model.bin").read_text() == "weights"
@@ -346,7 +346,7 @@ def test_run_makes_a_modelkit_of_what_a_program_writes(modelkit, tmp_path):
 @pytest.mark.parametrize("text", ["- a", "a: [", "inputs: {}\ncomand: [x]\n"])
 def test_run_says_what_is_wrong_with_a_specification(modelkit, tmp_path, text):
     (tmp_path / "spec.yaml").write_text(text)
-    assert "specification" in error_of(modelkit("run", "spec.yaml", code=2)) or "YAML" in text
+    assert "specification" in error_of(modelkit("run", "spec.yaml", code=2))
 
 
 # --- errors, signals, pipes
