@@ -1,0 +1,61 @@
+"""Airflow finds the provider, its connection type and its form; DAGs that use it run in one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .harness import Airflow
+
+DAGS = Path(__file__).with_name("dags")
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+    root = tmp_path_factory.mktemp("airflow")
+    (root / "context").mkdir()
+    (root / "context" / "weights.bin").write_bytes(b"weights" * 1000)
+    connections = {
+        "kitops_default": {"conn_type": "kitops", "extra": {"layout": str(root / "layout")}},
+        "kitops_registry": {"conn_type": "kitops", "extra": {"layout": str(root / "other"), "namespace": "team"}},
+    }
+    installation = Airflow(root / "home", DAGS, connections)
+    installation.env["KITOPS_TEST_WORK"] = str(root)
+    installation.migrate()
+    return installation
+
+
+def test_airflow_lists_the_provider(airflow: Airflow) -> None:
+    providers = json.loads(airflow.run("providers", "list", "--output", "json").stdout)
+    assert "airflow-provider-kitops" in {provider["package_name"] for provider in providers}
+
+
+def test_airflow_knows_the_connection_type_and_its_form(airflow: Airflow) -> None:
+    hooks = json.loads(airflow.run("providers", "hooks", "--output", "json").stdout)
+    ours = [hook for hook in hooks if hook["connection_type"] == "kitops"]
+    assert ours
+    assert ours[0]["class"] == "airflow_provider_kitops.hooks.kitops.KitopsHook"
+    widgets = airflow.run("providers", "widgets", "--output", "json").stdout
+    assert all(f"extra__kitops__{name}" in widgets for name in ("layout", "namespace", "plain_http", "mutable_tags"))
+
+
+def test_the_test_button_works(airflow: Airflow) -> None:
+    result = airflow.run("connections", "test", "kitops_default")
+    assert "Connection success" in result.stdout
+
+
+def test_every_dag_of_the_tests_parses(airflow: Airflow) -> None:
+    assert "No data found" in airflow.run("dags", "list-import-errors", "-l").stdout
+
+
+def test_pack_push_unpack_run_as_a_dag(airflow: Airflow) -> None:
+    airflow.run("dags", "test", "store_roundtrip")
+    unpacked = Path(airflow.env["KITOPS_TEST_WORK"]) / "unpack" / "weights.bin"
+    assert unpacked.read_bytes() == b"weights" * 1000
+
+
+def test_a_gate_that_does_not_promote_skips_what_follows(airflow: Airflow) -> None:
+    result = airflow.run("dags", "test", "gate_skips")
+    assert "promoted what was rejected" not in result.stdout + result.stderr

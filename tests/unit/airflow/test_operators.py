@@ -1,0 +1,219 @@
+"""Operators against a real local layout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from airflow_provider_kitops.hooks.kitops import KitopsHook
+from airflow_provider_kitops.oci.store import Store, StoreConfig
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, scratch_directory
+from airflow_provider_kitops.operators.pack import KitPackOperator
+from airflow_provider_kitops.operators.push import KitPushOperator
+from airflow_provider_kitops.operators.unpack import KitUnpackOperator
+from airflow_provider_kitops.operators.workload import WorkloadLocalOperator
+
+from .conftest import Connections, FakeTaskInstance
+
+KITFILE = {
+    "manifestVersion": "1.0.0",
+    "package": {"name": "demo", "version": "1.2.3"},
+    "model": {"path": "weights.bin"},
+}
+
+
+def pack(tmp_path: Path, content: bytes = b"weights", **arguments: Any) -> KitPackOperator:
+    directory = tmp_path / "context"
+    directory.mkdir(exist_ok=True)
+    (directory / "weights.bin").write_bytes(content)
+    settings: dict[str, Any] = {"reference": "demo/model:v1", "kitfile": KITFILE, **arguments}
+    return KitPackOperator(task_id="pack", context_directory=str(directory), **settings)
+
+
+def test_packing_returns_the_reference_dictionary(tmp_path: Path, layout: Path, context: Any) -> None:
+    answer = pack(tmp_path, tags=["latest"]).execute(context)
+    assert set(answer) == {"reference", "digest", "tags", "size", "media_type", "name", "version"}
+    assert answer["reference"] == f"demo/model@{answer['digest']}"
+    assert answer["tags"] == ["v1", "latest"]
+    assert (answer["name"], answer["version"]) == ("demo", "1.2.3")
+    with Store(StoreConfig(layout=layout)) as store:
+        target = store.target("demo/model")
+        assert target.resolve("latest").digest == target.resolve("v1").digest == answer["digest"]
+        assert answer["size"] > target.resolve("v1").size
+
+
+def test_packing_twice_gives_the_same_answer(tmp_path: Path, layout: Path, context: Any) -> None:
+    assert pack(tmp_path).execute(context) == pack(tmp_path).execute(context)
+
+
+def test_a_kitfile_in_the_directory_is_found(tmp_path: Path, layout: Path, context: Any) -> None:
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context" / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: weights.bin}\n")
+    assert pack(tmp_path, kitfile=None).execute(context)["digest"]
+
+
+def test_a_tag_that_may_not_move_fails_without_a_retry(tmp_path: Path, layout: Path, context: Any) -> None:
+    first = pack(tmp_path).execute(context)
+    with pytest.raises(AirflowFailException, match=first["digest"]):
+        pack(tmp_path, b"other").execute(context)
+    assert KitopsHook().resolve("demo/model:v1")["digest"] == first["digest"]
+
+
+def test_a_bad_kitfile_fails_and_names_the_task(tmp_path: Path, layout: Path, context: Any) -> None:
+    with pytest.raises(AirflowFailException, match="kitfile of task pack"):
+        pack(tmp_path, kitfile={"manifestVersion": "1.0.0", "modle": {}}).execute(context)
+
+
+def test_a_registry_that_is_away_is_worth_a_retry(tmp_path: Path, connections: Connections, context: Any) -> None:
+    connections.set(host="127.0.0.1:1", extra={"plain_http": True})
+    with pytest.raises(AirflowException, match=r"127\.0\.0\.1:1") as caught:
+        pack(tmp_path).execute(context)
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_another_registry_than_the_connections_is_refused(tmp_path: Path, layout: Path, context: Any) -> None:
+    with pytest.raises(AirflowFailException, match=r"other\.example\.com"):
+        pack(tmp_path, reference="other.example.com/demo/model:v1").execute(context)
+
+
+def test_the_output_of_one_operator_is_the_input_of_the_next(
+    tmp_path: Path, layout: Path, connections: Connections, context: Any
+) -> None:
+    connections.set("elsewhere", extra={"layout": str(tmp_path / "elsewhere"), "namespace": "team"})
+    packed = pack(tmp_path).execute(context)
+    pushed = KitPushOperator(
+        task_id="push",
+        source=packed,
+        source_conn_id="kitops_default",
+        destination="copied/model:v1",
+        kitops_conn_id="elsewhere",
+    ).execute(context)
+    assert pushed["digest"] == packed["digest"]
+    assert pushed["copied"] > 0
+    unpacked = KitUnpackOperator(
+        task_id="unpack", reference=pushed, directory=tmp_path / "out", kitops_conn_id="elsewhere"
+    ).execute(context)
+    assert unpacked["digest"] == packed["digest"]
+    assert (tmp_path / "out" / "weights.bin").read_bytes() == b"weights"
+
+
+def test_a_push_keeps_repository_and_tag_unless_told_otherwise(
+    tmp_path: Path, layout: Path, connections: Connections, context: Any
+) -> None:
+    connections.set("elsewhere", extra={"layout": str(tmp_path / "elsewhere")})
+    pack(tmp_path).execute(context)
+    push = KitPushOperator(
+        task_id="push", source="demo/model:v1", source_layout=layout, kitops_conn_id="elsewhere", tags=["latest"]
+    )
+    assert push.execute(context)["tags"] == ["v1", "latest"]
+    assert KitopsHook("elsewhere").resolve("demo/model:latest")
+
+
+def test_unpacking_an_unknown_tag_fails_without_a_retry(tmp_path: Path, layout: Path, context: Any) -> None:
+    with pytest.raises(AirflowFailException, match="demo/model"):
+        KitUnpackOperator(task_id="unpack", reference="demo/model:none", directory=tmp_path / "o").execute(context)
+    assert not (tmp_path / "o").exists()
+
+
+def workload(tmp_path: Path, program: str, **arguments: Any) -> WorkloadLocalOperator:
+    return WorkloadLocalOperator(
+        task_id="work",
+        inputs={"model": "demo/model:v1"},
+        command=["python", "-c", program],
+        destination="demo/result:latest",
+        kitfile={"manifestVersion": "1.0.0", "package": {"name": "result"}, "model": {"path": "result.bin"}},
+        scratch=tmp_path / "scratch",
+        **arguments,
+    )
+
+
+COPY = """
+import os, pathlib
+result = pathlib.Path(os.environ["KITOPS_OUTPUT"]) / "result.bin"
+result.write_bytes((pathlib.Path(os.environ["KITOPS_INPUTS"]) / "model" / "weights.bin").read_bytes() * 2)
+"""
+
+
+def test_a_workload_reads_a_modelkit_and_writes_one(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    answer = workload(tmp_path, COPY).execute(context)
+    assert answer["tags"] == ["latest"]
+    assert answer["metrics"] == {}
+    assert answer["provenance"].startswith("sha256:")
+    assert KitopsHook().resolve("demo/result:latest")["digest"] == answer["digest"]
+    assert not any((tmp_path / "scratch").rglob("*"))
+
+
+def test_a_program_that_fails_keeps_its_scratch_directory_and_tells_why(
+    tmp_path: Path, layout: Path, context: Any
+) -> None:
+    pack(tmp_path).execute(context)
+    with pytest.raises(AirflowFailException, match="no such luck"):
+        workload(tmp_path, "raise SystemExit('no such luck')").execute(context)
+    assert any(scratch_directory(context, tmp_path / "scratch").iterdir())
+
+
+def test_a_task_that_is_told_to_end_ends_its_program(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    pid_file = tmp_path / "pid"
+    program = f"import os, time, pathlib; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    operator = workload(tmp_path, program)
+    before = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+
+    def terminate() -> None:
+        end = time.monotonic() + 30
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    try:
+        with pytest.raises(AirflowException, match="told to end") as caught:
+            operator.execute(context)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        killer.join()
+    assert not isinstance(caught.value, AirflowFailException), "a worker that stops is no reason to give up"
+    stat = Path(f"/proc/{int(pid_file.read_text())}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_killing_a_task_that_is_not_running_does_nothing(layout: Path) -> None:
+    KitUnpackOperator(task_id="unpack", reference="demo/model:v1", directory="x").on_kill()
+
+
+def test_every_task_instance_has_a_scratch_directory_of_its_own(tmp_path: Path) -> None:
+    ids = [
+        {"run_id": "manual__2026-01-01T00:00:00+00:00"},
+        {"run_id": "../../escape"},
+        {"run_id": ".."},
+        {"dag_id": "a/b", "run_id": "c"},
+        {"dag_id": "a", "run_id": "b/c"},
+        {"map_index": 3},
+        {"task_id": "group.task"},
+    ]
+    found = {scratch_directory({"ti": FakeTaskInstance(**each)}, tmp_path) for each in ids}  # type: ignore[typeddict-item]
+    assert len(found) == len(ids)
+    for directory in found:
+        assert directory.resolve().is_relative_to(tmp_path.resolve())
+        assert len(directory.relative_to(tmp_path).parts) == 4
+
+
+def test_no_field_that_airflow_shows_can_hold_a_secret() -> None:
+    import airflow_provider_kitops.operators.gate
+    import airflow_provider_kitops.operators.judge
+    import airflow_provider_kitops.operators.promote  # noqa: F401
+
+    def subclasses(cls: type) -> list[type]:
+        return [cls, *(each for sub in cls.__subclasses__() for each in subclasses(sub))]
+
+    shown = {field for cls in subclasses(KitopsBaseOperator) for field in cls.template_fields}  # type: ignore[attr-defined]
+    assert not shown & {"env", "password", "api_key", "token", "identity_token", "proxy"}
