@@ -1,25 +1,119 @@
-"""A judge of one's own: a GGUF file served in this process, on loopback, by llama.cpp."""
+"""A judge of one's own: a GGUF file served on loopback by llama.cpp, for as long as a context lasts."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
 from airflow_provider_kitops.judge.endpoint import Endpoint
+from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnavailable
 
 
 @contextmanager
-def serve_gguf(path: Path, *, threads: int = 2, context: int = 2048, parallel: int = 1) -> Iterator[Endpoint]:
-    """Serve ``path`` as an OpenAI-compatible endpoint as long as the context lasts.
+def serve_gguf(
+    path: Path, *, threads: int = 2, context: int = 2048, parallel: int = 1, start_timeout: float = 300
+) -> Iterator[Endpoint]:
+    """Serve ``path`` as an OpenAI-compatible endpoint.
+
+    llama.cpp runs in a child process: a second server in one process never stops again, and its memory would stay
+    with the caller. The child ends with the context, or when the caller dies, however that happens.
 
     :param path: the model, GGUF.
     :param threads: cores to use.
     :param context: tokens per request, prompt and answer together.
-    :param parallel: requests at a time.
-    :returns: an endpoint on a free loopback port with a key of its own and the digest of the file.
+    :param parallel: requests at a time. One is fastest on few cores, since both orders of an item then find their
+        common beginning in the cache.
+    :param start_timeout: seconds until the model must be loaded.
+    :returns: an endpoint on a free loopback port, with a random key so that nobody else on this machine can use it,
+        and with the digest of the file.
     :raises InvalidInput: no such file, or not GGUF.
     :raises JudgeUnavailable: xllamacpp is not installed, or llama.cpp cannot load the model.
     """
-    yield Endpoint("http://127.0.0.1/v1")
-    raise NotImplementedError
+    digest = _digest(path)
+    if find_spec("xllamacpp") is None:
+        raise JudgeUnavailable(
+            f"Cannot serve {path}: xllamacpp is not installed.",
+            hint="Install airflow-provider-kitops[local-judge], or name an endpoint.",
+        )
+    key = secrets.token_urlsafe(32)
+    settings = {
+        "path": str(path.resolve()),
+        "threads": threads,
+        "context": context,
+        "parallel": parallel,
+        "api_key": key,
+    }
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "airflow_provider_kitops.judge._serve"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            # Ctrl-C belongs to the caller, who still needs the judge while cleaning up.
+            start_new_session=True,
+        )
+        try:
+            address = _start(process, settings, log, path, start_timeout)
+            yield Endpoint(f"{address}/v1", path.stem, key, digest, parallel)
+        finally:
+            _stop(process)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InvalidInput(f"Cannot serve {path}: it is not a GGUF file.")
+            file.seek(0)
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InvalidInput(f"Cannot serve {path}: {error.strerror}.") from error
+
+
+def _start(
+    process: subprocess.Popen[bytes], settings: dict[str, object], log: IO[bytes], path: Path, timeout: float
+) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # The key goes through the pipe: arguments and environment of a process can be read by others.
+    try:
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        line = b""
+    else:
+        timer = threading.Timer(timeout, process.kill)
+        timer.start()
+        line = process.stdout.readline()
+        timer.cancel()
+    if line:
+        return str(json.loads(line)["address"])
+    _stop(process)
+    log.seek(0)
+    said = log.read()[-500:].decode(errors="replace").strip().splitlines()
+    raise JudgeUnavailable(
+        f"llama.cpp could not serve {path} within {timeout:g} s (exit code {process.returncode}): "
+        f"{said[-1] if said else 'it said nothing'}.",
+        hint="Is the file whole, and is there memory for it?",
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Literal
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from airflow_provider_kitops.judge.canonical import canonical
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
@@ -121,6 +121,14 @@ class Qualification(_Frozen):
     order_agreement: float | None
     first_shown_share: float | None
     reason: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.qualified and not (
+            self.accuracy_lower > self.minimum_accuracy and self.unreadable <= self.maximum_unreadable * self.pairs
+        ):
+            raise ValueError("the judge is said to be qualified, but its figures do not say so")
+        return self
 
     def sentence(self) -> str:
         """The figures, for people."""
@@ -279,6 +287,13 @@ def verdicts_from_bytes(data: bytes) -> list[Verdict]:
         return [Verdict.model_validate_json(line) for line in data.splitlines() if line.strip()]
     except ValidationError as error:
         raise VerificationFailed(f"Not a file of verdicts: {_first(error)}.") from error
+
+
+def clusters_of(verdicts: Sequence[Verdict]) -> list[str] | None:
+    """One cluster name per verdict, None if there are no clusters. An item without one stands for itself."""
+    if all(verdict.cluster is None for verdict in verdicts):
+        return None
+    return [f"item {verdict.id}" if verdict.cluster is None else f"cluster {verdict.cluster}" for verdict in verdicts]
 
 
 def _first(error: ValidationError) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airflow_provider_kitops.judge.canonical import json_digest
-from airflow_provider_kitops.judge.report import Report, Verdict
+from airflow_provider_kitops.judge.report import Report, Verdict, clusters_of, verdicts_to_bytes
+from airflow_provider_kitops.oci.descriptor import digest_of
+from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnqualified, VerificationFailed
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.judge.statistics import MeanDifference
 
 Outcome = Literal["promote", "reject", "inconclusive"]
 
@@ -41,8 +46,8 @@ class GatePolicy(_Frozen):
     @field_validator("guards")
     @classmethod
     def _margins(cls, value: dict[str, float]) -> dict[str, float]:
-        if not all(0 <= margin < 1 for margin in value.values()):
-            raise ValueError("a guard's margin must be in [0, 1)")
+        if not all(0 < margin < 1 for margin in value.values()):
+            raise ValueError("a guard's margin must be above 0 (or no equal challenger can hold it) and below 1")
         return value
 
     def to_json(self) -> dict[str, object]:
@@ -65,7 +70,7 @@ class Guard:
     """
 
     differences: Sequence[float]
-    margin: float = 0.0
+    margin: float
     clusters: Sequence[str] | None = None
 
 
@@ -74,7 +79,8 @@ class GuardDecision(_Frozen):
 
     :param outcome: ``held`` (shown to be no worse than the margin), ``violated`` (shown to be worse, after Holm's
         correction over all guards) or ``open``.
-    :param p_value: one-sided, of the challenger being no worse than the margin; adjusted by Holm.
+    :param p_value: one-sided, of the challenger being no worse than the margin; adjusted by Holm. A small one
+        means harm.
     """
 
     name: str
@@ -132,7 +138,69 @@ def decide(
     :param clusters: one name per difference; items of one cluster are no independent evidence.
     :raises InvalidInput: a difference outside [-1, 1], not one cluster per difference, unusable thresholds.
     """
-    raise NotImplementedError
+    # Importing scipy takes a second, and whoever only reads decisions does without it.
+    from airflow_provider_kitops.judge.statistics import holm, mean_difference
+
+    _check_thresholds(margin, confidence, minimum_items, errors, max_error_rate)
+    level = (1 - confidence) / 2
+    total = len(differences) + errors
+    if not len(differences):
+        return GateDecision(
+            outcome="inconclusive",
+            n=0,
+            clusters=0,
+            errors=errors,
+            mean=0.0,
+            lower=-1.0,
+            upper=1.0,
+            p_value=1.0,
+            margin=margin,
+            confidence=confidence,
+            test="none",
+            reason=f"None of {total} items has a verdict.",
+        )
+    found = mean_difference(differences, clusters)
+    lower, upper = found.interval(confidence)
+    judged = {name: mean_difference(guard.differences, guard.clusters) for name, guard in (guards or {}).items()}
+    harm = holm({name: judged[name].p_not_below(-guard.margin) for name, guard in (guards or {}).items()})
+    guarded = tuple(
+        _guard(name, guard, judged[name], harm[name], confidence, minimum_items)
+        for name, guard in sorted((guards or {}).items())
+    )
+    violated = [guard.name for guard in guarded if guard.outcome == "violated"]
+    still_open = [guard.name for guard in guarded if guard.outcome == "open"]
+
+    figures = f"mean difference {found.mean:+.3f}, {confidence:.0%} interval [{lower:+.3f}, {upper:+.3f}]"
+    outcome: Outcome = "inconclusive"
+    if errors > max_error_rate * total:
+        reason = f"{errors} of {total} items have no verdict, {max_error_rate:.0%} may be without."
+    elif found.n < minimum_items:
+        reason = f"{found.n} items have a verdict, {minimum_items} are needed."
+    elif upper < -margin:
+        outcome, reason = "reject", f"The challenger is worse: {figures}, margin {margin:g}."
+    elif violated:
+        outcome, reason = "reject", f"The challenger is worse than allowed in {', '.join(violated)}."
+    elif lower <= margin or found.p_not_above(margin) > level:
+        reason = f"Neither better nor worse by more than {margin:g} is shown: {figures}."
+    elif still_open:
+        reason = f"The challenger is better ({figures}), but may be worse than allowed in {', '.join(still_open)}."
+    else:
+        outcome, reason = "promote", f"The challenger is better: {figures}, margin {margin:g}."
+    return GateDecision(
+        outcome=outcome,
+        n=found.n,
+        clusters=found.clusters,
+        errors=errors,
+        mean=found.mean,
+        lower=lower,
+        upper=upper,
+        p_value=found.p_not_above(margin),
+        margin=margin,
+        confidence=confidence,
+        test=found.test,
+        reason=reason,
+        guards=guarded,
+    )
 
 
 def decide_report(report: Report, verdicts: Sequence[Verdict], policy: GatePolicy) -> GateDecision:
@@ -143,4 +211,75 @@ def decide_report(report: Report, verdicts: Sequence[Verdict], policy: GatePolic
         report was made for.
     :raises InvalidInput: the verdicts have no such metric.
     """
-    raise NotImplementedError
+    if report.verdicts != digest_of(verdicts_to_bytes(verdicts)) or report.items != len(verdicts):
+        raise VerificationFailed(
+            "The verdicts are not the ones that the judge's report names.", hint="Hand in the files of one run."
+        )
+    if report.policy != policy.digest:
+        raise VerificationFailed(
+            f"The judge's report was made for the policy {report.policy or '(none)'}, not for {policy.digest}.",
+            hint="Thresholds are fixed before the judge runs: judge again with this policy.",
+        )
+    for name in (policy.metric, *policy.guards):
+        qualification = report.score_qualification if name == "score" else report.qualification
+        if qualification is None or not qualification.qualified:
+            raise JudgeUnqualified(f"The report's judge is not qualified for the metric {name!r}.")
+    errors = sum(verdict.outcome in ("error", "unreadable") for verdict in verdicts)
+    chosen = [verdict for verdict in verdicts if verdict.outcome not in ("error", "unreadable")]
+    main, clusters = _metric(chosen, policy.metric)
+    guards = {}
+    for name, margin in policy.guards.items():
+        values, groups = _metric(chosen, name)
+        guards[name] = Guard(values, margin, groups)
+    return decide(
+        main,
+        margin=policy.margin,
+        confidence=policy.confidence,
+        clusters=clusters,
+        minimum_items=policy.minimum_items,
+        # A judged item that the metric lacks (an unreadable score) is one without a verdict.
+        errors=errors + len(chosen) - len(main),
+        max_error_rate=policy.max_error_rate,
+        guards=guards,
+    )
+
+
+def _guard(
+    name: str, guard: Guard, found: MeanDifference, harm: float, confidence: float, minimum_items: int
+) -> GuardDecision:
+    """All guards must hold for a promotion, so each is tested at the whole level (intersection-union); any one of
+    them can turn a challenger down, so for that their p-values are adjusted."""
+    lower, upper = found.interval(confidence)
+    outcome: Literal["held", "violated", "open"] = "open"
+    if found.n >= minimum_items and lower > -guard.margin:
+        outcome = "held"
+    elif found.n >= minimum_items and harm <= (1 - confidence) / 2:
+        outcome = "violated"
+    return GuardDecision(
+        name=name,
+        outcome=outcome,
+        n=found.n,
+        margin=guard.margin,
+        mean=found.mean,
+        lower=lower,
+        upper=upper,
+        p_value=harm,
+    )
+
+
+def _metric(verdicts: Sequence[Verdict], name: str) -> tuple[list[float], list[str] | None]:
+    having = [verdict for verdict in verdicts if name in verdict.differences]
+    if verdicts and not having:
+        known = sorted({key for verdict in verdicts for key in verdict.differences})
+        raise InvalidInput(f"The verdicts have no metric {name!r}; they have {', '.join(known)}.")
+    return [verdict.differences[name] for verdict in having], clusters_of(having)
+
+
+def _check_thresholds(margin: float, confidence: float, minimum_items: int, errors: int, max_error_rate: float) -> None:
+    if not (
+        0 <= margin < 1 and 0.5 <= confidence < 1 and minimum_items >= 1 and errors >= 0 and 0 <= max_error_rate < 1
+    ):
+        raise InvalidInput(
+            f"The gate's thresholds cannot be used: margin {margin}, confidence {confidence}, minimum_items "
+            f"{minimum_items}, errors {errors}, max_error_rate {max_error_rate}."
+        )

@@ -1,0 +1,195 @@
+"""Bounds and tests that hold for small samples: what qualification, report and gate rest on.
+
+Differences are per item, challenger minus champion, in [-1, 1]. Their mean is bounded as Gaffke (2005) and
+Learned-Miller and Thomas (2019, arXiv:1905.06208) do it for bounded variables: a Bayesian bootstrap (random weights
+for the observations instead of resampling them) with one more observation at the end of the range that is worst for
+the claim. For wins and losses the bound is above zero exactly if the exact McNemar test says so, for successes and
+failures it is the Clopper-Pearson bound, and a sample that happens to hold no loss does not pass for proof that
+there are none, as it does in the usual bootstrap. Whole clusters get a weight where items belong together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+_Floats = npt.NDArray[np.float64]
+
+_DRAWS = 20_000
+_SEED = 20_240_229
+_CHUNK = 4_000_000
+#: Nodes of the quadrature for wins, ties and losses.
+_NODES = 4_000
+
+
+def clopper_pearson_lower(successes: int, trials: int, confidence: float) -> float:
+    """One-sided lower bound of a proportion."""
+    if successes == 0:
+        return 0.0
+    return float(stats.beta.ppf(1 - confidence, successes, trials - successes + 1))
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Two-sided p-value of the exact McNemar test: as many wins as losses are expected; ties say nothing."""
+    if wins + losses == 0:
+        return 1.0
+    return min(1.0, 2 * float(stats.binom.cdf(min(wins, losses), wins + losses, 0.5)))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted p-values by Holm (1979): the chance of any false claim among them stays at the level."""
+    adjusted: dict[str, float] = {}
+    highest = 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda key: (p_values[key], key))):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """What is known about the mean of differences.
+
+    :param n: items.
+    :param clusters: independent groups; ``n`` without clusters.
+    :param mean: over the items.
+    :param test: how bounds and p-values were found, in words.
+    """
+
+    n: int
+    clusters: int
+    mean: float
+    test: str
+    _at_most: Callable[[float], float]
+    _at_least: Callable[[float], float]
+    _lower: Callable[[float], float]
+    _upper: Callable[[float], float]
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Two-sided interval: either end is wrong with probability (1 - confidence) / 2 at most."""
+        level = (1 - confidence) / 2
+        return self._lower(level), self._upper(level)
+
+    def p_not_above(self, margin: float) -> float:
+        """One-sided p-value of the true mean being ``margin`` or less."""
+        return self._at_most(margin)
+
+    def p_not_below(self, margin: float) -> float:
+        """One-sided p-value of the true mean being ``margin`` or more."""
+        return self._at_least(margin)
+
+    def p_two_sided(self) -> float:
+        """Two-sided p-value of no difference."""
+        return min(1.0, 2 * min(self._at_most(0.0), self._at_least(0.0)))
+
+
+def mean_difference(differences: Sequence[float], clusters: Sequence[str] | None = None) -> MeanDifference:
+    """Bound the mean of ``differences``.
+
+    :param clusters: one name per difference; items of one cluster count as one piece of evidence.
+    :raises InvalidInput: no differences, one outside [-1, 1], or not one cluster for each.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or not values.size:
+        raise InvalidInput("There are no differences to decide on.")
+    if not bool(np.all(np.isfinite(values)) and np.all(np.abs(values) <= 1)):
+        raise InvalidInput("A difference lies outside [-1, 1].", hint="Scale the metric to [0, 1] first.")
+    if clusters is not None and len(clusters) != values.size:
+        raise InvalidInput(f"{values.size} differences have {len(clusters)} clusters; one for each is needed.")
+    if clusters is not None and len(set(clusters)) < values.size:
+        return _by_cluster(values, clusters)
+    if bool(np.all(np.isin(values, (-1.0, 0.0, 1.0)))):
+        return _exact(int(np.sum(values == 1)), int(np.sum(values == 0)), int(np.sum(values == -1)))
+    return _by_draws(values, np.ones_like(values), "bounded-mean bootstrap")
+
+
+def _exact(wins: int, ties: int, losses: int) -> MeanDifference:
+    """Wins, ties and losses: the weights of the three are Dirichlet, so no draws are needed."""
+
+    def at_most(margin: float) -> float:
+        return _weights_at_most(margin, wins, ties, losses + 1)
+
+    def at_least(margin: float) -> float:
+        return _weights_at_most(-margin, losses, ties, wins + 1)
+
+    n = wins + ties + losses
+    return MeanDifference(
+        n,
+        n,
+        (wins - losses) / n,
+        "exact McNemar, bounds by exact weights",
+        at_most,
+        at_least,
+        lambda level: _root(at_most, level),
+        lambda level: -_root(lambda margin: at_least(-margin), level),
+    )
+
+
+def _weights_at_most(margin: float, wins: int, ties: int, losses: int) -> float:
+    """P(W - L <= margin) for (W, T, L) ~ Dirichlet(wins, ties, losses), losses >= 1."""
+    if wins == 0:
+        # W = 0: L ~ Beta(losses, ties).
+        if ties == 0:
+            return float(margin >= -1)
+        return float(stats.beta.sf(-margin, losses, ties))
+    if margin == 0:
+        return float(stats.beta.cdf(0.5, wins, losses))
+    # W + L and W / (W + L) are independent Beta variables; the first is integrated over its quantiles.
+    nodes = (np.arange(_NODES) + 0.5) / _NODES
+    decided = np.ones(1) if ties == 0 else stats.beta.ppf(nodes, wins + losses, ties)
+    share = np.clip((1 + margin / decided) / 2, 0, 1)
+    return float(np.mean(stats.beta.cdf(share, wins, losses)))
+
+
+def _root(distribution: Callable[[float], float], level: float) -> float:
+    """The largest value of which the distribution function stays at or below ``level``, within 1e-9."""
+    if distribution(-1.0) > level:
+        return -1.0
+    return float(optimize.brentq(lambda value: distribution(value) - level, -1.0, 1.0, xtol=1e-9))
+
+
+def _by_cluster(values: _Floats, clusters: Sequence[str]) -> MeanDifference:
+    names = {name: index for index, name in enumerate(sorted(set(clusters)))}
+    index = np.array([names[name] for name in clusters])
+    sums = np.bincount(index, weights=values, minlength=len(names)).astype(np.float64)
+    sizes = np.bincount(index, minlength=len(names)).astype(np.float64)
+    return _by_draws(sums, sizes, "bounded-mean bootstrap by cluster")
+
+
+def _by_draws(sums: _Floats, sizes: _Floats, test: str) -> MeanDifference:
+    """Weights drawn with a fixed seed: the same data always gives the same bounds."""
+    random = np.random.Generator(np.random.PCG64(_SEED))
+    groups = sums.size
+    # The observation that is added stands for a group as large as the largest.
+    added = float(np.max(sizes))
+    lows, highs = [], []
+    rows = max(1, _CHUNK // (groups + 1))
+    for start in range(0, _DRAWS, rows):
+        count = min(rows, _DRAWS - start)
+        # Exponential variables divided by their sum are uniform on the simplex; the division cancels out.
+        weights = -np.log1p(-random.random((count, groups + 1)))
+        total, size = weights[:, :groups] @ sums, weights[:, :groups] @ sizes
+        extra = weights[:, groups] * added
+        lows.append((total - extra) / (size + extra))
+        highs.append((total + extra) / (size + extra))
+    low, high = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
+
+    def rank(level: float) -> int:
+        return max(0, int(level * (_DRAWS + 1)) - 1)
+
+    return MeanDifference(
+        int(np.sum(sizes)),
+        groups,
+        float(np.sum(sums) / np.sum(sizes)),
+        test,
+        lambda margin: float((1 + np.searchsorted(low, margin, side="right")) / (_DRAWS + 1)),
+        lambda margin: float((1 + _DRAWS - np.searchsorted(high, margin, side="left")) / (_DRAWS + 1)),
+        lambda level: float(low[rank(level)]),
+        lambda level: float(high[_DRAWS - 1 - rank(level)]),
+    )
