@@ -119,6 +119,14 @@ def get_provider_info() -> dict[str, Any]:
             "kitops": {
                 "description": "Settings of airflow-provider-kitops.",
                 "options": {
+                    "execution": {
+                        "description": "Where ``operators.execution.execution()`` lets programs run. This version "
+                        "knows ``local``: subprocesses of the task.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "local",
+                        "default": "local",
+                    },
                     "scratch_directory": {
                         "description": "Where tasks on this machine keep inputs, checkpoints and journals until they "
                         "are done, so that a killed task resumes when it is cleared or retried. It must be on a disk "
@@ -128,7 +136,7 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "/var/lib/airflow/kitops",
                         "default": "",
-                    }
+                    },
                 },
             }
         },

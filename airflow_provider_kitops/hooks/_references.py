@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.oci.descriptor import Descriptor, is_digest
-from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.descriptor import is_digest
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 
 if TYPE_CHECKING:
+    from airflow_provider_kitops.oci.descriptor import Descriptor
     from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
 
@@ -56,6 +56,21 @@ def digest_text(value: Any, argument: str) -> str | None:
             hint="Give sha256:…, repository@sha256:…, or the output of another task of this provider.",
         )
     return digest
+
+
+def settings_of(value: Any, argument: str) -> dict[str, Any]:
+    """The settings that an argument holds; ``None`` is none.
+
+    :raises InvalidInput: it is no mapping, for example a template that was rendered into text.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidInput(
+            f"{argument} is {type(value).__name__}, not a mapping.",
+            hint="If it is a template for the whole mapping, the DAG needs render_template_as_native_obj=True.",
+        )
+    return dict(value)
 
 
 def split_reference(text: str, more: str | Sequence[str] | None = None) -> tuple[str, list[str]]:
@@ -105,10 +120,11 @@ def reached(digest: str, moved_from: str | None, moved_to: str | None) -> bool:
 
 
 def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
-    with store.target(pinned).fetch(descriptor) as reader:
-        manifest = json.loads(b"".join(iter(lambda: reader.read(1 << 20), b"")))
-    parts = [manifest.get("config"), *manifest.get("layers", ()), *manifest.get("manifests", ())]
-    return descriptor.size + sum(Descriptor.from_json(part).size for part in parts if part)
+    from airflow_provider_kitops.oci.content import read
+    from airflow_provider_kitops.oci.manifest import Links
+
+    links = Links.parse(descriptor.media_type, read(store.target(pinned), descriptor))
+    return descriptor.size + sum(part.size for part in (*links.blobs, *links.manifests))
 
 
 def _shown(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin
 
 from airflow_provider_kitops.hooks._errors import optional_feature
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text, settings_of
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
                 where, _ = store.resolve(reference_text(self.report, "report"))
                 report, verdicts, policy = read_judged(store, str(where))
                 if self.policy is not None:
-                    policy = parse_policy(self.policy)
+                    policy = parse_policy(settings_of(self.policy, "policy"))
                 decision = decide_report(report, verdicts, policy)
                 target = store.target(where)
                 document = DecisionReport.of(decision, report, policy, repository=target.name, champion=champion)

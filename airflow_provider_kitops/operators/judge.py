@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.hooks._errors import optional_feature, require
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, settings_of
 from airflow_provider_kitops.hooks.llm import endpoint_settings
+from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class LLMJudgeOperator(KitopsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (llm_conn_id is None) == (judge_model is None):
-            raise ValueError("Give either llm_conn_id or judge_model.")
+        if llm_conn_id is None and judge_model is None:
+            raise ValueError("Give llm_conn_id or judge_model.")
         self.challenger = challenger
         self.champion = champion
         self.challenger_predictions = challenger_predictions
@@ -132,7 +133,8 @@ class LLMJudgeOperator(KitopsBaseOperator):
                 pairs_file=self.pairs_file,
                 predictions_file=self.predictions_file,
             )
-            config, policy = JudgeConfig.parse(self.config or {}), parse_policy(self.policy)
+            config = JudgeConfig.parse(settings_of(self.config, "config"))
+            policy = parse_policy(settings_of(self.policy, "policy"))
             with self.hook.store() as store, self._endpoint(store, scratch) as endpoint:
                 reference, report = judge_modelkits(
                     store,
@@ -149,16 +151,21 @@ class LLMJudgeOperator(KitopsBaseOperator):
         return answer
 
     def _endpoint(self, store: Store, scratch: Path) -> AbstractContextManager[Endpoint]:
-        if self.llm_conn_id is None:
+        # Both may be templates, of which one renders to nothing.
+        conn_id, model = (
+            None if value in (None, "", "None") else value for value in (self.llm_conn_id, self.judge_model)
+        )
+        if (conn_id is None) == (model is None):
+            raise InvalidInput("A judge is either llm_conn_id or judge_model.", hint="Give exactly one of them.")
+        if conn_id is None:
             from airflow_provider_kitops.operators._judging import local_judge
 
             require("A judge inside the task", "local-judge", "xllamacpp")
-            model = self.judge_model
             text = str(model) if isinstance(model, Path) else reference_text(model, "judge_model")
             return local_judge(store, text, scratch, self.judge_threads)
         from airflow_provider_kitops.judge.endpoint import Endpoint
 
-        settings = endpoint_settings(self.hook.get_connection(self.llm_conn_id))
+        settings = endpoint_settings(self.hook.get_connection(conn_id))
         return nullcontext(Endpoint(settings.base_url, model=settings.model, api_key=settings.api_key))
 
     def _log_progress(self) -> Callable[[JudgeProgress], None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.hooks._errors import require
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, settings_of
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class WorkloadLocalOperator(_LocalOperator):
         return WorkloadSpec.of(
             inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in self.inputs.items()},
             command=tuple(self.command),
-            config=dict(self.config or {}),
+            config=settings_of(self.config, "config"),
             output={"reference": self.destination, "kitfile": dict(self.kitfile), "tags": tuple(self.tags or ())},
             env=dict(self.env or {}),
         )
@@ -188,7 +188,7 @@ class FineTuneLocalOperator(_LocalOperator):
             base=self._pin(store, self.base, "base"),
             dataset=self._pin(store, self.dataset, "dataset"),
             output=self.destination,
-            config=self.config,
+            config=settings_of(self.config, "config"),
             tags=tuple(self.tags or ()),
             name=self.name,
             version=self.version,
@@ -265,7 +265,7 @@ class GenerateLocalOperator(_LocalOperator):
             model=self._pin(store, self.model, "model"),
             items=self._pin(store, self.items, "items"),
             output=self.destination,
-            config=self.config,
+            config=settings_of(self.config, "config"),
             tags=tuple(self.tags or ()),
             name=self.name,
             version=self.version,
