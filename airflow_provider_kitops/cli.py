@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops._cli import account, content, evidence, inspection, promotion, tags, workload
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     try:
-        with Session(options) as session:
+        with Session(options) as session, _interruptible(session):
             code: int = options.run(session, options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -69,6 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}.", 1)
     return code
+
+
+@contextmanager
+def _interruptible(session: Session) -> Iterator[None]:
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        session.interrupt()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(message: str, code: int) -> int:

@@ -15,13 +15,8 @@ from airflow_provider_kitops.oci.errors import InvalidInput, StorageError
 _HELPER_TIMEOUT = 60.0
 # What Docker puts in place of a user's name when the secret is an identity token.
 _TOKEN_USER = "<token>"  # noqa: S105
-
-
-def docker_config_file(path: Path | None) -> Path:
-    """Docker's config file: ``path`` (a file, or a directory that holds ``config.json``), or the usual place."""
-    if path is None:
-        path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    return path / "config.json" if path.is_dir() or not path.suffix else path
+# Docker keeps its own hub under an address of its own.
+_SERVERS = dict.fromkeys(("docker.io", "index.docker.io", "registry-1.docker.io"), "https://index.docker.io/v1/")
 
 
 def save(path: Path, registry: str, username: str, secret: str) -> str:
@@ -33,6 +28,7 @@ def save(path: Path, registry: str, username: str, secret: str) -> str:
     :raises StorageError: the file cannot be written.
     """
     config = _read(path)
+    registry = _SERVERS.get(registry, registry)
     helper = (config.get("credHelpers") or {}).get(registry) or config.get("credsStore")
     if helper:
         _store_by_helper(str(helper), registry, username, secret)
@@ -50,8 +46,9 @@ def _read(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InvalidInput(f"{path} is not JSON.", hint="Repair it, or name another with --docker-config.") from error
+    except ValueError:
+        # The parser's error carries the whole document, which holds secrets.
+        raise InvalidInput(f"{path} is not JSON.", hint="Repair it, or name another with --docker-config.") from None
     if not isinstance(config, dict) or not isinstance(config.get("auths", {}), dict):
         raise InvalidInput(f"{path} is not a Docker config file.", hint="Name another with --docker-config.")
     return config

@@ -112,6 +112,5 @@ def _check_content(session: Session, target: Target, subject: Descriptor) -> int
             with target.fetch(descriptor) as reader:
                 while chunk := reader.read(1024 * 1024):
                     done += len(chunk)
-                    if hook is not None:
-                        hook(Progress("download", descriptor.digest[7:19], done, descriptor.size))
+                    hook(Progress("download", descriptor.digest[7:19], done, descriptor.size))
     return kit.size

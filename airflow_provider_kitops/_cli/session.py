@@ -7,8 +7,9 @@ import getpass
 import json
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from airflow_provider_kitops.oci.reference import Reference, is_tag
 if TYPE_CHECKING:
     from airflow_provider_kitops.oci.descriptor import Descriptor
     from airflow_provider_kitops.oci.store import Store, StoreConfig
-    from airflow_provider_kitops.oci.target import ProgressHook, Target
+    from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
 
 DEFAULT_TAG = "latest"
 
@@ -41,6 +42,11 @@ class Session:
         self._password: str | None = None
         self._authenticated: str | None = None
         self._stack = ExitStack()
+        self._interrupted = threading.Event()
+
+    def interrupt(self) -> None:
+        """Make transfers under way in other threads end at their next chunk."""
+        self._interrupted.set()
 
     def __enter__(self) -> Session:
         return self
@@ -151,20 +157,28 @@ class Session:
         return store, reference, store.target(reference), tags or default
 
     @contextmanager
-    def progress(self) -> Iterator[ProgressHook | None]:
+    def progress(self) -> Iterator[ProgressHook]:
         """Shows progress on standard error: a bar on a terminal, lines elsewhere, nothing when quiet."""
-        if self._options.quiet:
-            yield None
-            return
         from airflow_provider_kitops.oci import progress
 
-        if sys.stderr.isatty():
-            with progress.bar(stream=sys.stderr) as hook:
-                yield hook
+        shown: AbstractContextManager[ProgressHook | None]
+        if self._options.quiet:
+            shown = nullcontext()
+        elif sys.stderr.isatty():
+            shown = progress.bar(stream=sys.stderr)
         else:
             logger.setLevel(logging.INFO)
-            with progress.lines(logger) as hook:
-                yield hook
+            shown = progress.lines(logger)
+        with shown as show:
+
+            def hook(step: Progress) -> None:
+                # Only the main thread gets the signal; it waits for the others, which learn of it here.
+                if self._interrupted.is_set():
+                    raise KeyboardInterrupt
+                if show is not None:
+                    show(step)
+
+            yield hook
 
     def note(self, text: str) -> None:
         """Say something on standard error, unless quiet."""

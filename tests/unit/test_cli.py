@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops._cli.credentials import docker_config_file, save
+from airflow_provider_kitops._cli.credentials import save
 from airflow_provider_kitops._cli.session import split_tags_off
 from airflow_provider_kitops.cli import build_parser
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
@@ -414,6 +414,23 @@ def test_an_interrupt_ends_with_130_and_one_line(modelkit, tmp_path):
     assert (process.returncode, out, error) == (130, "", "modelkit: interrupted.\n")
 
 
+def test_an_interrupt_ends_transfers_in_other_threads_and_leaves_nothing(modelkit, tmp_path):
+    modelkit.pack("small", "demo/model:v1")
+    with (tmp_path / "ctx" / "model.bin").open("wb") as file:
+        file.truncate(8 << 30)
+    with subprocess.Popen(
+        [*COMMAND, "pack", "ctx", "-t", "demo/model:v2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=modelkit.environment,
+    ) as process:  # fmt: skip
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=5)
+    assert (process.returncode, out) == (130, "")
+    assert error.splitlines()[-1] == "modelkit: interrupted."
+    assert modelkit.json("list")["modelkits"][0]["tags"] == ["v1"]
+    assert sum(path.stat().st_size for path in (tmp_path / "layout").rglob("*") if path.is_file()) < 100_000
+
+
 def test_help_is_quick_and_names_every_verb(modelkit):
     text = modelkit("--help").stdout
     verbs = (
@@ -516,11 +533,18 @@ def test_a_config_file_that_is_no_json_is_left_alone(tmp_path):
     assert path.read_text() == "{"
 
 
-def test_docker_s_config_file_is_found_where_docker_looks(tmp_path, monkeypatch):
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    assert docker_config_file(None) == tmp_path / "config.json"
-    assert docker_config_file(tmp_path) == tmp_path / "config.json"
-    assert docker_config_file(tmp_path / "auth.json") == tmp_path / "auth.json"
+def test_docker_s_hub_is_kept_under_docker_s_own_address(tmp_path):
+    path = tmp_path / "config.json"
+    save(path, "docker.io", "me", "secret")
+    assert list(json.loads(path.read_text())["auths"]) == ["https://index.docker.io/v1/"]
+
+
+def test_a_linked_config_file_stays_a_link(tmp_path):
+    (tmp_path / "dotfiles.json").write_text("{}")
+    (tmp_path / "config.json").symlink_to(tmp_path / "dotfiles.json")
+    save(tmp_path / "config.json", "one.example", "me", "secret")
+    assert (tmp_path / "config.json").is_symlink()
+    assert "one.example" in (tmp_path / "dotfiles.json").read_text()
 
 
 # --- references and documentation
