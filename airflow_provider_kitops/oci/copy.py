@@ -1,38 +1,57 @@
-"""Copy an artifact between any two targets without changing a byte of it: push, pull, mirror and import are this."""
+"""Moving an artifact between any two repositories: push, pull, mirror and import are all this.
+
+Bytes of manifests are never changed. Content goes before what names it, so whatever interrupts a copy, what the
+destination lists is whole.
+"""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, runtime_checkable
 
+from airflow_provider_kitops.oci.content import read, reopened
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import InvalidInput
-from airflow_provider_kitops.oci.layout import Layout
-from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, check_tags
+from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, LimitExceeded
+from airflow_provider_kitops.oci.manifest import Links
+from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, tags_to_set
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Target
-from airflow_provider_kitops.oci.verify import read_manifest
 
-_CHUNK = 1 << 20
+# No real index or chain of referrers comes near it; a forged one shall not keep us busy for ever.
+_MOST_MANIFESTS = 10_000
+
+
+@runtime_checkable
+class Mounts(Protocol):
+    """A target that can take a blob from a sibling without moving its bytes."""
+
+    def mount(self, descriptor: Descriptor, source: Target) -> bool: ...
 
 
 @dataclass(frozen=True)
 class CopyResult:
     """What a copy did.
 
-    :param descriptor: the manifest, the same at both ends.
-    :param copied: bytes that were transferred.
+    :param descriptor: the manifest that was copied.
+    :param copied: bytes that were moved, manifests included.
     :param skipped: bytes that were there already.
-    :param mounted: bytes that the destination took over from a neighbouring repository by itself.
+    :param mounted: bytes that the destination took from a sibling by itself.
     """
 
     descriptor: Descriptor
     copied: int
     skipped: int
     mounted: int
+
+
+@dataclass
+class _Plan:
+    """Blobs in any order, manifests in the order in which they may be pushed."""
+
+    blobs: dict[str, Descriptor] = field(default_factory=dict)
+    manifests: dict[str, tuple[Descriptor, bytes, Links]] = field(default_factory=dict)
 
 
 def copy(
@@ -46,111 +65,122 @@ def copy(
     mutable_tags: Sequence[str] = DEFAULT_MUTABLE_TAGS,
     on_progress: ProgressHook | None = None,
 ) -> CopyResult:
-    """Copy what ``source_reference`` names, blobs first and tags last, so a tag never names half an artifact.
+    """Copy a manifest, or an index with all that it lists, and then tag it.
 
-    :param source_reference: tag or digest in ``source``.
-    :param destination_tags: tags to set in ``destination``; none sets none.
-    :param referrers: copy what refers to the artifact too (signatures, attestations), and what refers to those.
-    :param concurrency: blobs at once.
-    :param mutable_tags: patterns of the tags that may leave another digest.
-    :param on_progress: called with every chunk, from several threads.
-    :raises NotFound: there is no such artifact, or a part of it is missing.
-    :raises Conflict: a tag must not move; nothing has been copied then.
+    :param source: where it is.
+    :param source_reference: its tag or digest there.
+    :param destination: where it goes; what is there already is not sent.
+    :param destination_tags: tags to set once everything is there.
+    :param referrers: copy what refers to it too (signatures, attestations), and what refers to that.
+    :param concurrency: blobs at a time.
+    :param mutable_tags: patterns of the tags that may move from another manifest.
+    :param on_progress: called as bytes move.
+    :raises NotFound: the source has no such manifest, or lacks content that it names.
+    :raises Conflict: a tag that may not move names another manifest; nothing was sent then.
+    :raises DigestMismatch: content in the source is damaged.
+    :raises InvalidInput: ``source_reference`` is empty, or ``concurrency`` is not positive.
     """
-    root = source.resolve(source_reference)
-    check_tags(destination, root.digest, destination_tags, mutable=mutable_tags)
-    run = _Copy(source, destination, on_progress)
+    if not source_reference:
+        raise InvalidInput(f"Nothing of {source.name} is named.", hint="Give a tag or a digest.")
+    if concurrency < 1:
+        raise InvalidInput(f"Cannot copy {concurrency} blobs at a time.")
+    descriptor = source.resolve(source_reference)
+    tags_to_set(destination, descriptor, destination_tags, mutable=mutable_tags)
+    plan = _plan(source, descriptor, referrers=referrers)
+    tally = _Tally(on_progress)
+    _copy_blobs(source, destination, plan, tally, concurrency)
+    for manifest, data, links in plan.manifests.values():
+        # A manifest with a subject is pushed even if it is there: whoever pushed it may not have come to list it.
+        if links.subject is None and destination.exists(manifest):
+            tally.add("skip", manifest)
+        else:
+            destination.push(manifest, data)
+            tally.add("upload", manifest)
+    apply_tags(destination, descriptor, destination_tags, mutable=mutable_tags)
+    return CopyResult(descriptor, tally.copied, tally.skipped, tally.mounted)
+
+
+def _plan(source: Target, root: Descriptor, *, referrers: bool) -> _Plan:
+    plan = _Plan()
+
+    def visit(manifest: Descriptor, depth: int) -> None:
+        if manifest.digest in plan.manifests:
+            return
+        if len(plan.manifests) >= _MOST_MANIFESTS or depth > 32:
+            raise LimitExceeded(f"{root.digest} in {source.name} leads to more manifests than a copy follows.")
+        data = read(source, manifest)
+        links = Links.parse(manifest.media_type, data)
+        for part in (*links.manifests, *links.blobs):
+            if part.is_manifest:
+                visit(part, depth + 1)
+            else:
+                plan.blobs[part.digest] = part
+        # After its parts, so that a registry finds all of them when it checks the manifest.
+        plan.manifests[manifest.digest] = (manifest, data, links)
+        if referrers:
+            for referrer in source.referrers(manifest):
+                visit(referrer, depth + 1)
+
+    visit(root, 0)
+    return plan
+
+
+def _copy_blobs(source: Target, destination: Target, plan: _Plan, tally: _Tally, concurrency: int) -> None:
+    stop = threading.Event()
+
+    def one(blob: Descriptor) -> None:
+        if not stop.is_set():
+            _copy_blob(source, destination, blob, tally, stop)
+
     with ThreadPoolExecutor(concurrency, thread_name_prefix="copy") as pool:
-        run.tree(root, pool, referrers=referrers)
-    apply_tags(destination, root, destination_tags, mutable=mutable_tags)
-    return CopyResult(root, run.copied, run.skipped, run.mounted)
+        futures = [pool.submit(one, blob) for blob in plan.blobs.values()]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            # After a failure, or an interrupt from the keyboard, the others end at their next chunk.
+            if not all(future.done() for future in futures) or any(future.exception() for future in futures):
+                stop.set()
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
+        raise error
 
 
-def children(raw: bytes) -> tuple[list[Descriptor], list[Descriptor]]:
-    """The manifests and the blobs that a manifest or index names, each once.
+def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Tally, stop: threading.Event) -> None:
+    if destination.exists(blob):
+        tally.add("skip", blob)
+        return
+    if isinstance(destination, Mounts) and destination.mount(blob, source):
+        tally.add("mount", blob)
+        return
 
-    :raises InvalidInput: malformed.
-    """
-    try:
-        fields = json.loads(raw)
-        listed = [*(fields.get("manifests") or ()), *(fields.get("layers") or ())]
-        if fields.get("config"):
-            listed.append(fields["config"])
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InvalidInput(f"Malformed manifest: {error}.") from error
-    found = {each.digest: each for each in map(Descriptor.from_json, listed)}.values()
-    return [each for each in found if each.is_manifest], [each for each in found if not each.is_manifest]
+    def moved(done: int) -> None:
+        if stop.is_set():
+            raise _Stopped("Another part of the copy failed.")
+        tally.report("upload", blob, done)
+
+    destination.push(blob, reopened(source, blob, moved))
+    tally.add("upload", blob, reported=blob.size > 0)
 
 
-class _Copy:
-    def __init__(self, source: Target, destination: Target, on_progress: ProgressHook | None) -> None:
-        self._source = source
-        self._destination = destination
-        self._on_progress = on_progress
+class _Stopped(KitopsError):
+    """Ends the copying of one blob because that of another failed."""
+
+
+class _Tally:
+    """Counts bytes from several threads, and tells the hook."""
+
+    def __init__(self, on_progress: ProgressHook | None) -> None:
+        self._hook: Callable[[Progress], None] = on_progress or (lambda step: None)
         self._lock = threading.Lock()
-        self._seen: set[str] = set()
         self.copied = self.skipped = self.mounted = 0
 
-    def tree(self, manifest: Descriptor, pool: ThreadPoolExecutor, *, referrers: bool) -> None:
-        """Everything below ``manifest``, then itself, then what refers to it."""
-        if manifest.digest in self._seen:
-            return
-        self._seen.add(manifest.digest)
-        raw = read_manifest(self._source, manifest)
-        manifests, blobs = children(raw)
-        for child in manifests:
-            self.tree(child, pool, referrers=referrers)
-        missing = [blob for blob in blobs if blob.digest not in self._seen]
-        self._seen.update(blob.digest for blob in missing)
-        _all(pool, self._blob, missing)
-        self._destination.push(manifest, raw)
-        if referrers:
-            for referrer in self._source.referrers(manifest):
-                self.tree(referrer, pool, referrers=True)
-
-    def _blob(self, blob: Descriptor) -> None:
-        name = blob.digest.partition(":")[2][:12]
-        if self._destination.exists(blob):
-            self._count("skipped", blob.size)
-            self._report(Progress("skip", name, blob.size, blob.size))
-        elif self._mount(blob):
-            self._count("mounted", blob.size)
-            self._report(Progress("mount", name, blob.size, blob.size))
-        else:
-            self._destination.push(blob, lambda: self._chunks(blob, name))
-            self._count("copied", blob.size)
-
-    def _mount(self, blob: Descriptor) -> bool:
-        source, destination = self._source, self._destination
-        if isinstance(source, Layout) and isinstance(destination, Layout):
-            return destination.link(source, blob)
-        mount = getattr(destination, "mount", None)
-        return mount is not None and not isinstance(source, Layout) and bool(mount(source, blob))
-
-    def _chunks(self, blob: Descriptor, name: str) -> Iterator[bytes]:
-        done = 0
-        with self._source.fetch(blob) as reader:
-            while chunk := reader.read(_CHUNK):
-                yield chunk
-                done += len(chunk)
-                self._report(Progress("upload", name, done, blob.size))
-
-    def _count(self, what: str, size: int) -> None:
+    def add(self, action: Literal["upload", "skip", "mount"], content: Descriptor, *, reported: bool = False) -> None:
         with self._lock:
-            setattr(self, what, getattr(self, what) + size)
+            self.copied += content.size if action == "upload" else 0
+            self.skipped += content.size if action == "skip" else 0
+            self.mounted += content.size if action == "mount" else 0
+        if not reported:
+            self.report(action, content, content.size)
 
-    def _report(self, progress: Progress) -> None:
-        if self._on_progress:
-            self._on_progress(progress)
-
-
-def _all(pool: ThreadPoolExecutor, work: Any, blobs: Iterable[Descriptor]) -> None:
-    """Run ``work`` on every blob; the first failure cancels what has not begun."""
-    futures = [pool.submit(work, blob) for blob in blobs]
-    try:
-        for future in futures:
-            future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
+    def report(self, action: Literal["upload", "skip", "mount"], content: Descriptor, done: int) -> None:
+        self._hook(Progress(action, content.digest[:19], done, content.size))

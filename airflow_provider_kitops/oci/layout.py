@@ -1,364 +1,425 @@
-"""The local store: one plain OCI image layout per repository (OCI image specification 1.1, image-layout.md).
+"""A repository on the local disk: one OCI image layout (image layout specification 1.1) per repository.
 
-Every write is a temporary file, fsync and rename, and ``index.json`` changes only under a file lock. So parallel tasks
-can share a layout, a process may be killed at any moment, and other OCI tools can read what is here.
+Other OCI tools can read it. Content is written to a temporary file, synced and renamed; the index changes the same
+way under a file lock, so parallel tasks and a process that is killed at any moment leave whole files only.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import secrets
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from airflow_provider_kitops.oci.descriptor import INDEX, Descriptor, is_digest
+from airflow_provider_kitops.oci import _files
+from airflow_provider_kitops.oci._index import LayoutIndex, untagged
+from airflow_provider_kitops.oci.content import (
+    CHUNK,
+    Verifier,
+    VerifyingReader,
+    check_descriptor,
+    chunks,
+    hasher,
+    read_small,
+)
+from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
 from airflow_provider_kitops.oci.errors import (
     DigestMismatch,
     InvalidInput,
     InvalidReference,
     NotFound,
     StorageError,
+    VerificationFailed,
 )
-from airflow_provider_kitops.oci.reference import is_tag
-from airflow_provider_kitops.oci.target import Source
-from airflow_provider_kitops.oci.verify import VerifyingReader, read_manifest
+from airflow_provider_kitops.oci.manifest import Links
+from airflow_provider_kitops.oci.reference import Reference, is_tag
+from airflow_provider_kitops.oci.target import Reader, Source, Target
 
-#: Names inside a layout, which a repository below another one must not have.
-RESERVED = frozenset({"blobs", "index.json", "oci-layout"})
-
-_TAG = "org.opencontainers.image.ref.name"
-_SECONDS_UNTIL_STALE = 24 * 3600
+_MARKER = "oci-layout"
+_MARKER_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
+# Names of files and directories of a layout: a repository below this one may not take them.
+RESERVED_NAMES = frozenset({"blobs", "index.json", _MARKER})
+# Seconds to wait for another process to finish a change of the index, which takes milliseconds.
+_LOCK_TIMEOUT = 120.0
 
 
 class Layout:
-    """A repository in a local directory.
+    """One repository of the local store: a ``Target``.
 
-    :param root: directory that holds all repositories.
-    :param repository: name of this one; its layout is ``root/repository``.
-    :raises InvalidReference: a part of the name is one that layouts use themselves.
+    :param root: directory of all repositories; this one is the layout at ``root/<repository>``.
+    :param repository: slash-separated lower-case name.
+    :raises InvalidReference: the name breaks the grammar, or a part of it is ``blobs``, ``index.json`` or
+        ``oci-layout``, which would collide with the files of a layout.
     """
 
     def __init__(self, root: Path, repository: str) -> None:
-        if taken := RESERVED & set(repository.split("/")):
+        parsed = Reference.parse(repository)
+        if parsed.repository != repository:
+            raise InvalidReference(f"{repository!r} is no repository of a local layout: it names more than that.")
+        taken = RESERVED_NAMES.intersection(repository.split("/"))
+        if taken:
             raise InvalidReference(
-                f"{repository!r} cannot be stored in a local layout: {', '.join(sorted(taken))} has a meaning there.",
-                hint="Choose another repository name.",
+                f"Repository {repository!r} cannot be kept in a local layout: {min(taken)!r} is a name inside one.",
+                hint="Choose another name.",
             )
-        self.root = root
-        self.repository = repository
-        self.path = root / repository
-        self._ingest = self.path / ".ingest"
-        self._referrers: dict[str, tuple[str, Descriptor] | None] = {}
+        self._name = repository
+        self.path = Path(root) / repository
+        self._swept = False
+        self._links: dict[str, Links] = {}
+        self._links_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Layout({str(self.path)!r})"
 
     @property
     def name(self) -> str:
         """The repository."""
-        return self.repository
-
-    def __repr__(self) -> str:
-        return f"Layout({str(self.root)!r}, {self.repository!r})"
+        return self._name
 
     def resolve(self, reference: str) -> Descriptor:
         """The manifest that a tag or digest names.
 
-        :raises NotFound: there is none.
+        :raises NotFound: it names none.
         """
-        for descriptor, tag in self._entries():
-            if reference in (tag, descriptor.digest):
-                return descriptor
-        kind = "manifest" if is_digest(reference) else "tag"
-        raise NotFound(f"There is no {kind} {reference} in {self.name} in the local layout {self.root}.")
+        index = self._index()
+        if is_digest(reference):
+            found = index.listed(reference) or self._nested(index, reference)
+        else:
+            found = index.tagged(reference)
+        if found is None:
+            raise self._missing(reference)
+        return Descriptor(found.media_type, found.digest, found.size)
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Whether the content is here; a manifest must also be listed."""
-        if descriptor.is_manifest:
-            return any(each.digest == descriptor.digest for each, _ in self._entries())
-        return self._blob(descriptor.digest).is_file()
+        """Whether the content is here, whole by its size; a manifest also has to be listed."""
+        if not self._has(descriptor):
+            return False
+        return not descriptor.is_manifest or self._index().listed(descriptor.digest) is not None
 
-    def fetch(self, descriptor: Descriptor) -> VerifyingReader:
+    def fetch(self, descriptor: Descriptor) -> Reader:
         """A verifying stream of the content.
 
         :raises NotFound: it is not here.
+        :raises StorageError: it cannot be read.
         """
-        try:
-            stream = self._blob(descriptor.digest).open("rb")
-        except FileNotFoundError:
-            raise NotFound(f"{descriptor.digest} is not in {self.name} in the local layout {self.root}.") from None
-        except OSError as error:
-            raise _storage_error("read", self._blob(descriptor.digest), error) from error
-        return VerifyingReader(stream, descriptor, self.name)
+        path = self._blob(descriptor.digest)
+        with _files.storage_errors("read", path):
+            try:
+                file = path.open("rb", buffering=0)
+            except (FileNotFoundError, NotADirectoryError):
+                raise self._missing(descriptor.digest) from None
+        return VerifyingReader(_File(file, path), descriptor, self.name)
 
     def push(self, content: Descriptor | str, source: Source) -> Descriptor:
-        """Store ``source``; see ``Target.push``.
+        """Store ``source`` and return its descriptor; see ``Target.push``.
 
-        :raises DigestMismatch: the bytes are not the descriptor's.
-        :raises StorageError: the disk is full or not writable; nothing is left of the attempt.
+        :raises DigestMismatch: the bytes are not what the descriptor names.
+        :raises NotFound: a manifest names content that is not here.
+        :raises StorageError: the disk refuses.
         """
-        if isinstance(content, Descriptor) and self._blob(content.digest).is_file():
-            descriptor = content
-        else:
-            algorithm = content.digest.partition(":")[0] if isinstance(content, Descriptor) else "sha256"
-            chunks: Iterable[bytes] = (source,) if isinstance(source, bytes) else source()
-            with self._storing("write"), self._temporary(self._ingest) as (temporary, file):
-                digest, size = _write(file, chunks, algorithm)
-                if isinstance(content, Descriptor):
-                    descriptor = content
-                    if (digest, size) != (content.digest, content.size):
-                        raise DigestMismatch(
-                            f"What was to be stored as {content.digest} ({content.size} bytes)"
-                            f" in {self.name} is {digest} ({size} bytes).",
-                            hint="The source is damaged or has changed.",
-                        )
-                else:
-                    descriptor = Descriptor(content, digest, size)
-                self._adopt(temporary, self._blob(digest))
-        if descriptor.is_manifest:
-            self._list(descriptor)
-        return descriptor
-
-    def link(self, other: Layout, descriptor: Descriptor) -> bool:
-        """Take a blob over from another repository on the same file system without copying its bytes.
-
-        :return: whether it is here now.
-        """
-        target = self._blob(descriptor.digest)
-        if target.is_file():
-            return True
-        with self._storing("write"):
-            self._ingest.mkdir(parents=True, exist_ok=True)
-            temporary = self._ingest / secrets.token_hex(8)
-            try:
-                os.link(other._blob(descriptor.digest), temporary)
-            except OSError:
-                return False  # not there, or on another file system: the caller copies
-            self._adopt(temporary, target)
-        return True
+        check_descriptor(content)
+        media_type = content if isinstance(content, str) else content.media_type
+        if media_type in MANIFEST_TYPES:
+            return self._push_manifest(content, source)
+        if isinstance(content, str) and isinstance(source, bytes):
+            content = Descriptor.of(content, source)
+        if isinstance(content, Descriptor) and self._has(content):
+            return content
+        self._prepare()
+        return self._write(content, source)
 
     def tag(self, descriptor: Descriptor, tag: str) -> None:
         """Make ``tag`` name this manifest.
 
         :raises NotFound: the manifest is not here.
-        :raises InvalidReference: malformed tag.
+        :raises InvalidReference: ``tag`` is malformed.
         """
         if not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {tag!r} for {self.name}.")
+            raise InvalidReference(f"Malformed tag {tag[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+        known = self.resolve(descriptor.digest)
 
-        def change(manifests: list[dict[str, Any]]) -> None:
-            listed = next((each for each in manifests if each["digest"] == descriptor.digest), None)
-            if listed is None:
-                raise NotFound(f"There is no manifest {descriptor.digest} in {self.name} to tag {tag}.")
-            _take_tag_off(manifests, tag)
-            plain = _untagged(listed)
-            manifests.append({**plain, "annotations": {**plain.get("annotations", {}), _TAG: tag}})
-            # With a tagged entry, the untagged one says nothing more.
-            manifests[:] = [
-                each
-                for each in manifests
-                if each["digest"] != descriptor.digest or _TAG in (each.get("annotations") or {})
-            ]
+        def change(index: LayoutIndex) -> LayoutIndex:
+            current = index.tagged(tag)
+            if current is not None and current.digest == known.digest:
+                return index
+            if not self._has(known):  # deleted since
+                raise self._missing(known.digest)
+            return index.with_tag(index.listed(known.digest) or self._described(known), tag)
 
         self._change(change)
 
     def untag(self, tag: str) -> None:
         """Remove a tag and leave the manifest.
 
-        :raises NotFound: no such tag.
+        :raises NotFound: there is no such tag.
         """
 
-        def change(manifests: list[dict[str, Any]]) -> None:
-            if not _take_tag_off(manifests, tag):
-                raise NotFound(f"There is no tag {tag} in {self.name} in the local layout {self.root}.")
+        def change(index: LayoutIndex) -> LayoutIndex:
+            if index.tagged(tag) is None:
+                raise self._missing(tag)
+            return index.without_tag(tag)
 
+        if self._index().tagged(tag) is None:
+            raise self._missing(tag)
         self._change(change)
 
     def tags(self) -> list[str]:
-        """All tags, sorted."""
-        return sorted(tag for _, tag in self._entries() if tag)
+        """All tags, sorted; empty for a repository that does not exist."""
+        return self._index().tags()
+
+    def manifests(self) -> list[Descriptor]:
+        """All manifests, tagged or not, each once."""
+        return list(self._index().manifests())
 
     def referrers(self, descriptor: Descriptor, artifact_type: str | None = None) -> list[Descriptor]:
-        """Manifests whose ``subject`` is this one (distribution specification 1.1, "Listing Referrers")."""
-        found = {}
-        for entry, _ in self._entries():
-            referrer = self._referrer(entry)
-            if referrer and referrer[0] == descriptor.digest and artifact_type in (None, referrer[1].artifact_type):
-                found[entry.digest] = referrer[1]
-        return list(found.values())
+        """Manifests whose ``subject`` is this one, each with its artifact type and annotations."""
+        found = []
+        for entry in self._index().manifests():
+            links = self._links_of(entry)
+            if links is None or links.subject is None or links.subject.digest != descriptor.digest:
+                continue
+            if artifact_type is None or links.artifact_type == artifact_type:
+                described = Descriptor(
+                    entry.media_type, entry.digest, entry.size, links.annotations or {}, links.artifact_type
+                )
+                found.append(described)
+        return found
 
     def delete(self, descriptor: Descriptor) -> None:
-        """Delete a manifest with all its tags, or a blob.
+        """Delete a manifest with all its tags and the blobs that no other manifest here needs, or a blob.
 
         :raises NotFound: it is not here.
         """
-        if descriptor.is_manifest:
+        if not descriptor.is_manifest:
+            if not self._has(descriptor):
+                raise self._missing(descriptor.digest)
+            self._unlink(descriptor.digest)
+            return
+        if not self.exists(descriptor):
+            raise self._missing(descriptor.digest)
+        links = self._links_of(descriptor)
 
-            def change(manifests: list[dict[str, Any]]) -> None:
-                kept = [each for each in manifests if each["digest"] != descriptor.digest]
-                if len(kept) == len(manifests):
-                    raise NotFound(f"There is no manifest {descriptor.digest} in {self.name}.")
-                manifests[:] = kept
+        def change(index: LayoutIndex) -> LayoutIndex:
+            if index.listed(descriptor.digest) is None:
+                raise self._missing(descriptor.digest)
+            return index.without_manifest(descriptor.digest)
 
-            self._change(change)
-        with self._storing("delete"):
-            try:
-                self._blob(descriptor.digest).unlink()
-            except FileNotFoundError:
-                if not descriptor.is_manifest:
-                    raise NotFound(f"{descriptor.digest} is not in {self.name}.") from None
+        def clean(index: LayoutIndex) -> None:
+            needed = set()
+            for entry in index.manifests():
+                other = self._links_of(entry)
+                needed.add(entry.digest)
+                if other is not None:
+                    needed.update(part.digest for part in (*other.blobs, *other.manifests))
+            unneeded = {descriptor.digest, *(blob.digest for blob in (links.blobs if links else ()))} - needed
+            for digest in unneeded:
+                self._unlink(digest)
 
-    # -- index.json ---------------------------------------------------------------------------------------------
+        # The index first: killed in between, some blobs are left over, but nothing that is listed is missing.
+        self._change(change, clean)
 
-    def _entries(self) -> Iterator[tuple[Descriptor, str]]:
-        for entry in self._read_index():
-            yield Descriptor.from_json(_untagged(entry)), (entry.get("annotations") or {}).get(_TAG, "")
+    def mount(self, descriptor: Descriptor, source: Target) -> bool:
+        """Take a blob from another layout on the same disk by a hard link, without copying a byte.
 
-    def _read_index(self) -> list[dict[str, Any]]:
-        path = self.path / "index.json"
-        try:
-            manifests = json.loads(path.read_bytes())["manifests"]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _storage_error("read", path, error) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"{path} is no index of an OCI image layout: {error!r}.") from error
-        if not isinstance(manifests, list):
-            raise InvalidInput(f"{path} is no index of an OCI image layout: its manifests are no list.")
-        return manifests
+        :return: False if that cannot be done; nothing has changed then.
+        :raises StorageError: the disk refuses.
+        """
+        if not isinstance(source, Layout) or descriptor.is_manifest or not source._has(descriptor):
+            return False
+        self._prepare()
+        # A damaged file may be in the way of the link; it is left to push to replace it.
+        return _files.link(source._blob(descriptor.digest), self._blob(descriptor.digest)) and self._has(descriptor)
 
-    def _change(self, change: Callable[[list[dict[str, Any]]], None]) -> None:
-        """Read, change and replace ``index.json`` as one step; nothing is written if nothing changes."""
-        with self._storing("write"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / ".lock"):
-                before = self._read_index()
-                manifests = [dict(entry) for entry in before]
-                change(manifests)
-                marker = self.path / "oci-layout"
-                if not marker.exists():
-                    self._replace(marker, b'{"imageLayoutVersion":"1.0.0"}')
-                if manifests != before or not (self.path / "index.json").exists():
-                    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
-                    self._replace(self.path / "index.json", json.dumps(index, separators=(",", ":")).encode())
+    def _push_manifest(self, content: Descriptor | str, source: Source) -> Descriptor:
+        if isinstance(content, Descriptor) and self.exists(content):
+            return content
+        data = read_small(source, f"A manifest for {self.name}")
+        media_type = content if isinstance(content, str) else content.media_type
+        links = Links.parse(media_type, data)
+        found = Descriptor.of(media_type, data)
+        if isinstance(content, Descriptor) and content.digest != found.digest:
+            verifier = Verifier(content, self.name)  # also for digests of another algorithm than the usual
+            verifier.update(data)
+            verifier.finish()
+            found = Descriptor(media_type, content.digest, len(data))
+        elif isinstance(content, Descriptor) and content.size != found.size:
+            raise DigestMismatch(f"The manifest {found.digest} has {found.size} bytes, not {content.size}.")
+        self._prepare()
+        if not self._has(found):
+            self._write(found, data)
+        entry = _listing(found, links)
 
-    def _list(self, descriptor: Descriptor) -> None:
-        fields = json.loads(read_manifest(self, descriptor))
-        artifact_type = fields.get("artifactType") or (fields.get("config") or {}).get("mediaType")
-
-        def change(manifests: list[dict[str, Any]]) -> None:
-            if all(each["digest"] != descriptor.digest for each in manifests):
-                entry = Descriptor(
-                    descriptor.media_type, descriptor.digest, descriptor.size, artifact_type=artifact_type
-                )
-                manifests.append(entry.to_json())
+        def change(index: LayoutIndex) -> LayoutIndex:
+            # Under the lock, as somebody may have deleted a manifest that shared blobs with this one.
+            for part in (*links.blobs, *links.manifests):
+                if not self._has(part):
+                    raise NotFound(
+                        f"Manifest {found.digest} names {part.digest}, which is not in {self.name}.",
+                        hint="Push the blobs before the manifest; if they were, another task deleted them: run again.",
+                    )
+            if not self._has(found):
+                self._write(found, data)
+            return index.with_manifest(entry)
 
         self._change(change)
+        return found
 
-    def _referrer(self, entry: Descriptor) -> tuple[str, Descriptor] | None:
-        """Digest of the entry's subject, and the entry as a referrers listing shows it; None without a subject."""
-        if entry.digest not in self._referrers:
-            fields = json.loads(read_manifest(self, entry))
-            subject = (fields.get("subject") or {}).get("digest")
-            artifact_type = fields.get("artifactType") or (fields.get("config") or {}).get("mediaType")
-            shown = Descriptor(
-                entry.media_type, entry.digest, entry.size, fields.get("annotations") or {}, artifact_type
-            )
-            # Content never changes under its digest, so what was read once stays true.
-            self._referrers[entry.digest] = (subject, shown) if subject else None
-        return self._referrers[entry.digest]
+    def _write(self, content: Descriptor | str, source: Source) -> Descriptor:
+        shown = self.path if isinstance(content, str) else self._blob(content.digest)
+        verifier = Verifier(content, self.name) if isinstance(content, Descriptor) else None
+        digest = hasher("sha256")
+        size = 0
+        with _files.Temporary(self._ingest, shown) as file:
+            for chunk in chunks(source):
+                if verifier is not None:
+                    verifier.update(chunk)
+                else:
+                    digest.update(chunk)
+                    size += len(chunk)
+                file.write(chunk)
+            if verifier is not None:
+                verifier.finish()
+            if isinstance(content, str):
+                content = Descriptor(content, f"sha256:{digest.hexdigest()}", size)
+            if not self._has(content):
+                file.keep(self._blob(content.digest))
+        return content
 
-    # -- files --------------------------------------------------------------------------------------------------
+    def _prepare(self) -> None:
+        if not (self.path / _MARKER).exists():
+            _files.make_directory(self.path)
+            _files.replace_file(self.path / _MARKER, _MARKER_CONTENT, self._ingest)
+        if not (self.path / "index.json").exists():
+            self._change(lambda index: index)
+        if not self._swept:
+            _files.sweep(self._ingest)
+            self._swept = True
+
+    def _index(self) -> LayoutIndex:
+        path = self.path / "index.json"
+        with _files.storage_errors("read", path):
+            try:
+                data = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return LayoutIndex()
+        return LayoutIndex.parse(data, path)
+
+    def _change(
+        self, change: Callable[[LayoutIndex], LayoutIndex], then: Callable[[LayoutIndex], None] | None = None
+    ) -> None:
+        path = self.path / "index.json"
+        with self._locked():
+            before = self._index()
+            after = change(before)
+            if after != before or not path.exists() or _entries_differ(after, before):
+                _files.replace_file(path, after.to_bytes(), self._ingest)
+            if then is not None:
+                then(after)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.path / ".lock", timeout=_LOCK_TIMEOUT)
+        try:
+            with _files.storage_errors("lock", self.path):
+                lock.acquire()
+        except Timeout as error:
+            raise StorageError(
+                f"Cannot change {self.path}: another process has held its lock for {_LOCK_TIMEOUT:.0f} seconds.",
+                hint="See which process that is (fuser) and whether it hangs.",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def _ingest(self) -> Path:
+        # A repository's name cannot begin with a dot, so this collides with none.
+        return self.path / ".ingest"
 
     def _blob(self, digest: str) -> Path:
         algorithm, _, encoded = digest.partition(":")
         return self.path / "blobs" / algorithm / encoded
 
-    @contextmanager
-    def _temporary(self, directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
-        directory.mkdir(parents=True, exist_ok=True)
-        _remove_stale(directory)
-        path = directory / secrets.token_hex(8)
+    def _has(self, descriptor: Descriptor) -> bool:
         try:
-            with path.open("xb") as file:
-                yield path, file
-        finally:
+            return self._blob(descriptor.digest).stat().st_size == descriptor.size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise StorageError(f"Cannot read {self._blob(descriptor.digest)}: {error.strerror}.") from error
+
+    def _unlink(self, digest: str) -> None:
+        path = self._blob(digest)
+        with _files.storage_errors("remove", path):
             path.unlink(missing_ok=True)
 
-    def _adopt(self, temporary: Path, target: Path) -> None:
-        """Give a finished file its name; the directory is synced so that the name survives a power cut."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.replace(target)
-        _sync_directory(target.parent)
+    def _missing(self, what: str) -> NotFound:
+        known = self.tags()
+        if not known and not (self.path / "index.json").exists():
+            where = f"It would be {self.path}."
+            return NotFound(f"There is no repository {self.name} in the local layout.", hint=where)
+        hint = ""
+        if known and not is_digest(what):
+            hint = f"It has the tags {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
+        return NotFound(f"There is no {what} in {self.name}.", hint=hint)
 
-    def _replace(self, target: Path, data: bytes) -> None:
-        with self._temporary(self._ingest) as (temporary, file):
-            _write(file, (data,), "sha256")
-            self._adopt(temporary, target)
+    def _nested(self, index: LayoutIndex, digest: str) -> Descriptor | None:
+        # Other tools list only the top of a tree of indexes.
+        for entry in index.manifests():
+            links = self._links_of(entry)
+            for part in links.manifests if links else ():
+                if part.digest == digest and self._has(part):
+                    return part
+        return None
 
-    @contextmanager
-    def _storing(self, verb: str) -> Iterator[None]:
+    def _described(self, descriptor: Descriptor) -> Descriptor:
+        links = self._links_of(descriptor)
+        return _listing(descriptor, links) if links else descriptor
+
+    def _links_of(self, descriptor: Descriptor) -> Links | None:
+        """What a manifest says; None if it is not here or not one, as may be in a layout of another tool."""
+        with self._links_lock:
+            known = self._links.get(descriptor.digest)
+        if known is not None or not descriptor.is_manifest or descriptor.size > MAX_MANIFEST_SIZE:
+            return known
         try:
-            yield
-        except OSError as error:
-            raise _storage_error(verb, Path(error.filename or self.path), error) from error
+            with self.fetch(descriptor) as reader:
+                data = b"".join(iter(lambda: reader.read(CHUNK), b""))
+            links = Links.parse(descriptor.media_type, data)
+        except (NotFound, InvalidInput, VerificationFailed):
+            return None
+        with self._links_lock:
+            self._links[descriptor.digest] = links
+        return links
 
 
-def _take_tag_off(manifests: list[dict[str, Any]], tag: str) -> bool:
-    """Remove ``tag`` from whichever entry has it, keeping the manifest listed."""
-    for position, entry in enumerate(manifests):
-        if (entry.get("annotations") or {}).get(_TAG) != tag:
-            continue
-        if sum(each["digest"] == entry["digest"] for each in manifests) > 1:
-            del manifests[position]
-        else:
-            manifests[position] = _untagged(entry)
-        return True
-    return False
+class _File:
+    """An open file whose read errors name its path."""
+
+    def __init__(self, file: FileIO, path: Path) -> None:
+        self._file = file
+        self._path = path
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _files.storage_errors("read", self._path):
+            return self._file.read(size)
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _untagged(entry: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: text for key, text in (entry.get("annotations") or {}).items() if key != _TAG}
-    plain = {key: value for key, value in entry.items() if key != "annotations"}
-    return {**plain, "annotations": rest} if rest else plain
-
-
-def _write(file: BinaryIO, chunks: Iterable[bytes], algorithm: str) -> tuple[str, int]:
-    """Write and sync; the digest and the size of what was written."""
-    content = hashlib.new(algorithm)
-    size = 0
-    for chunk in chunks:
-        file.write(chunk)
-        content.update(chunk)
-        size += len(chunk)
-    file.flush()
-    os.fsync(file.fileno())
-    return f"{algorithm}:{content.hexdigest()}", size
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(directory: Path) -> None:
-    """Remove what killed processes left; a writer that lives touches its file far more often."""
-    for path in directory.iterdir():
-        with suppress(FileNotFoundError):  # another process does the same
-            if time.time() - path.stat().st_mtime > _SECONDS_UNTIL_STALE:
-                path.unlink()
-
-
-def _storage_error(verb: str, path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"Cannot {verb} {path}: {error.strerror or error}.",
-        hint="Check the free space and the permissions of the local layout.",
+def _listing(descriptor: Descriptor, links: Links) -> Descriptor:
+    # Artifact type and annotations are in the index so that whoever lists referrers need not open every manifest.
+    described = Descriptor(
+        descriptor.media_type, descriptor.digest, descriptor.size, links.annotations or {}, links.artifact_type
     )
+    return untagged(described)
+
+
+def _entries_differ(one: LayoutIndex, other: LayoutIndex) -> bool:
+    # Descriptors compare without annotations, and tags are annotations.
+    return [entry.to_json() for entry in one.entries] != [entry.to_json() for entry in other.entries]

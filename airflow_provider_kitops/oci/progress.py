@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, a line now and then in a log."""
+"""Showing progress to people: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from tqdm import tqdm
 
 from airflow_provider_kitops.oci.target import Progress, ProgressHook
 
-_SECONDS_BETWEEN_LINES = 10.0
-
 
 @contextmanager
-def bar(stream: TextIO = sys.stderr) -> Iterator[ProgressHook]:
-    """Draw one bar for all blobs together; nothing is drawn where ``stream`` is no terminal."""
-    lock = threading.Lock()
-    totals: dict[str, int] = {}
-    done: dict[str, int] = {}
-    with tqdm(
-        unit="B", unit_scale=True, unit_divisor=1024, file=stream, disable=not stream.isatty(), leave=False
-    ) as bars:
+def bar(stream: TextIO | None = None) -> Iterator[ProgressHook]:
+    """One bar of bytes over all pieces of the work.
 
-        def hook(progress: Progress) -> None:
+    :param stream: where it is drawn; standard error by default.
+    """
+    lock = threading.Lock()
+    seen: dict[tuple[str, str], Progress] = {}
+    with tqdm(file=stream or sys.stderr, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as shown:
+
+        def hook(step: Progress) -> None:
             with lock:
-                totals[progress.name] = progress.total or progress.done
-                step = progress.done - done.get(progress.name, 0)
-                done[progress.name] = progress.done
-                bars.total = sum(totals.values())
-                bars.set_description(f"{progress.action} {progress.name[-32:]}", refresh=False)
-                # A repeated attempt starts over: the bar goes back with it.
-                bars.update(step)
+                seen[step.action, step.name] = step
+                shown.total = sum(max(part.total or 0, part.done) for part in seen.values())
+                shown.set_description(f"{step.action} {step.name[:30]}", refresh=False)
+                # Absolute, not added: work that starts over goes back to its beginning.
+                shown.n = sum(part.done for part in seen.values())
+                shown.update(0)
 
         yield hook
 
 
 @contextmanager
-def lines(logger: logging.Logger) -> Iterator[ProgressHook]:
-    """Log how far each piece is every ten seconds, with rate and time left, and once when it is done."""
-    lock = threading.Lock()
-    begun: dict[str, float] = {}
-    last: dict[str, float] = {}
+def lines(logger: logging.Logger, interval: float = 10.0) -> Iterator[ProgressHook]:
+    """A line for each piece of work that is done, and one every ``interval`` seconds for what takes long.
 
-    def hook(progress: Progress) -> None:
+    :param logger: where the lines go, at level INFO.
+    :param interval: seconds between two lines.
+    """
+    lock = threading.Lock()
+    last = time.monotonic()
+
+    def hook(step: Progress) -> None:
+        nonlocal last
         now = time.monotonic()
+        complete = step.total is not None and step.done >= step.total
         with lock:
-            start = begun.setdefault(progress.name, now)
-            finished = progress.total is not None and progress.done >= progress.total
-            if not finished and now - last.setdefault(progress.name, start) < _SECONDS_BETWEEN_LINES:
+            if not complete and now - last < interval:
                 return
-            last[progress.name] = now
-        if progress.action in ("skip", "mount"):
-            logger.info("%s: there already (%s)", progress.name, _size(progress.done))
-            return
-        rate = progress.done / max(now - start, 0.001)
-        text = f"{progress.action} {progress.name}: {_size(progress.done)}"
-        if progress.total:
-            text += f" of {_size(progress.total)}"
-        if now - start >= 1:
-            text += f", {_size(rate)}/s"
-            if progress.total and not finished:
-                text += f", {(progress.total - progress.done) / max(rate, 1):.0f} s left"
-        logger.info("%s", text)
+            last = now
+        if complete:
+            logger.info("%s %s (%s): done", step.action, step.name, size_text(step.done))
+        elif step.total:
+            percent = 100 * step.done // step.total
+            logger.info("%s %s: %d%% of %s", step.action, step.name, percent, size_text(step.total))
+        else:
+            logger.info("%s %s: %s", step.action, step.name, size_text(step.done))
 
     yield hook
 
 
-def _size(count: float) -> str:
-    return str(tqdm.format_sizeof(count, "B", 1024))
+def size_text(size: float) -> str:
+    """Bytes for people: ``1.5 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,45 +1,59 @@
-"""Where a connection's repositories are: one registry, or the local layout."""
+"""All repositories of one place, a registry or the local layout: what an Airflow connection stands for."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
 
+from airflow_provider_kitops.oci import _files
+from airflow_provider_kitops.oci._http import HttpSettings, RegistryClient
+from airflow_provider_kitops.oci._paging import pages, texts
+from airflow_provider_kitops.oci.credentials import Credentials, find_credentials
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, StorageError
-from airflow_provider_kitops.oci.layout import Layout
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, NotFound, StorageError
+from airflow_provider_kitops.oci.layout import RESERVED_NAMES, Layout
 from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.repository import Repository
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
 from airflow_provider_kitops.oci.target import Target
 
-if TYPE_CHECKING:
-    from airflow_provider_kitops.oci.registry import Registry
+__all__ = ["DEFAULT_MUTABLE_TAGS", "Store", "StoreConfig", "default_layout"]
+
+
+def default_layout() -> Path:
+    """Where the local layout is: ``$MODELKIT_LAYOUT``, else below ``$XDG_DATA_HOME`` or ``~/.local/share``."""
+    named = os.environ.get("MODELKIT_LAYOUT")
+    if named:
+        return Path(named).expanduser()
+    data = os.environ.get("XDG_DATA_HOME")
+    # The base directory specification has relative paths ignored.
+    base = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
+    return base / "airflow-provider-kitops" / "layout"
 
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """All that is needed to reach a store.
+    """How to reach a store. Secrets do not show in its ``repr``.
 
-    :param registry: ``host[:port]``; empty means the local layout.
-    :param layout: root of the local layout; None means ``default_layout()``.
-    :param namespace: prefix of repositories that are named without a registry.
-    :param username: for basic authentication, or the token service.
-    :param password: its password.
-    :param identity_token: refresh token for the token service (OAuth2), instead of a password.
-    :param docker_config: Docker's ``config.json`` (or its directory) to take credentials from when none are given
-        here; None means ``$DOCKER_CONFIG``, else ``~/.docker``.
-    :param plain_http: speak HTTP instead of HTTPS.
-    :param ca_bundle: certificates to trust instead of the system's.
-    :param client_cert: certificate for mutual TLS.
-    :param client_key: its key.
-    :param proxy: URL of an HTTP proxy; empty means what the environment says.
-    :param concurrency: blobs that are transferred at once.
-    :param mutable_tags: patterns of the tags that may be moved.
+    :param registry: ``host[:port]``; empty for the local layout.
+    :param layout: root of the local layout; by default ``default_layout()``.
+    :param namespace: repository prefix for references that name no registry.
+    :param username: user at the registry. Without credentials here, Docker's are used.
+    :param password: the user's password or access token.
+    :param identity_token: token to be exchanged at the registry's token service, instead of user and password.
+    :param docker_config: Docker's config file or its directory; by default the usual one.
+    :param plain_http: http instead of https.
+    :param ca_bundle: certificates that are trusted instead of the usual ones.
+    :param client_cert: certificate that we show to the registry.
+    :param client_key: its key, if that is in a file of its own.
+    :param proxy: address of a proxy; by default what the environment says.
+    :param concurrency: transfers at a time.
+    :param mutable_tags: patterns (``fnmatch``) of the tags that may move from one manifest to another.
+    :param token_hosts: token services outside the registry's domain that may be told the credentials.
     """
 
     registry: str = ""
@@ -56,126 +70,205 @@ class StoreConfig:
     proxy: str = field(default="", repr=False)
     concurrency: int = 5
     mutable_tags: tuple[str, ...] = DEFAULT_MUTABLE_TAGS
+    token_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
-            raise InvalidInput(f"concurrency is {self.concurrency}; it must be 1 or more.")
+            raise InvalidInput(f"concurrency is {self.concurrency}, and must be 1 or more.")
+        object.__setattr__(self, "registry", self.registry.strip().lower())
+        object.__setattr__(self, "namespace", self.namespace.strip("/"))
+        if self.registry:
+            _check_registry(self.registry)
+        if self.namespace:
+            _check_namespace(self.namespace)
+        if self.password and not self.username:
+            raise InvalidInput("A password without a user was given.", hint="Give the user, or an identity token.")
 
 
-def default_layout() -> Path:
-    """``$MODELKIT_LAYOUT``, else the user's data directory (XDG base directory specification)."""
-    if chosen := os.environ.get("MODELKIT_LAYOUT"):
-        return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "airflow-provider-kitops" / "layout"
+def _check_registry(registry: str) -> None:
+    try:
+        parsed = Reference.parse(f"{registry}/x")
+    except InvalidReference:
+        parsed = None
+    if parsed is None or parsed.registry != registry:
+        bare = registry.replace("-", "").isalnum()
+        raise InvalidInput(
+            f"{registry!r} is no registry.",
+            hint=f"Write {registry}:80 or {registry}:443." if bare else "Write host[:port], without scheme or path.",
+        )
+
+
+def _check_namespace(namespace: str) -> None:
+    try:
+        parsed = Reference.parse(f"localhost/{namespace}")
+    except InvalidReference:
+        parsed = None
+    if parsed is None or parsed.repository != namespace or RESERVED_NAMES.intersection(namespace.split("/")):
+        raise InvalidInput(f"{namespace!r} is no namespace.", hint="Write lower-case names with / between them.")
 
 
 class Store:
-    """Opens the repositories that references name, and refuses those of other registries. Thread-safe."""
+    """The repositories of a registry or of the local layout. May be used from several threads.
+
+    Nothing is sent, read or written before it is needed.
+
+    :param config: how to reach it.
+    :raises InvalidInput: a file of the configuration does not exist.
+    """
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
-        self._registry: Registry | None = None
+        self._root = (config.layout or default_layout()).expanduser()
+        self._targets: dict[str, Target] = {}
         self._lock = threading.Lock()
+        self._client = self._make_client() if config.registry else None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.config.registry or str(self._root)!r})"
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            self._client.close()
 
     def reference(self, text: str | Reference) -> Reference:
-        """``text`` with this store's registry and namespace filled in. Doing it twice changes nothing.
+        """A reference in full: with this store's registry and, if it named none, below its namespace.
 
-        :raises InvalidReference: malformed, or of another registry; nothing has been sent then.
+        In the local layout it stays as it is; there the namespace is only a directory. Doing it twice is the same.
+
+        :raises InvalidReference: malformed, or of another registry than this store's.
         """
         reference = Reference.parse(text) if isinstance(text, str) else text
-        if reference.registry == self.config.registry:
-            return reference
-        if reference.registry:
+        registry = self.config.registry
+        if not reference.registry:
+            if not registry:
+                return reference
+            prefix = f"{self.config.namespace}/" if self.config.namespace else ""
+            return Reference(registry, prefix + reference.repository, reference.tag, reference.digest)
+        if reference.registry.lower() != registry:
+            here = f"the registry {registry}" if registry else "the local layout"
             raise InvalidReference(
-                f"{reference} is in another registry than {self.config.registry or 'the local layout'}.",
-                hint="Leave the registry out, or use a connection to that registry.",
+                f"{reference} is at {reference.registry}, and this store is {here}.",
+                hint="Use the connection of that registry, or leave the registry out of the reference.",
             )
-        return replace(reference, registry=self.config.registry, repository=self._prefixed(reference.repository))
+        return Reference(registry, reference.repository, reference.tag, reference.digest)
 
     def target(self, reference: str | Reference) -> Target:
-        """The repository of ``reference``.
+        """The repository of a reference, whether it exists or not.
 
-        :raises InvalidReference: as ``reference``.
+        :raises InvalidReference: malformed, or of another registry than this store's.
         """
-        qualified = self.reference(reference)
-        if self.config.registry:
-            return self._client().repository(qualified.repository)
-        return Layout(self._root, self._prefixed(qualified.repository))
+        repository = self.reference(reference).repository
+        with self._lock:
+            if repository not in self._targets:
+                self._targets[repository] = self._open(repository)
+            return self._targets[repository]
 
     def resolve(self, reference: str | Reference) -> tuple[Reference, Descriptor]:
-        """What ``reference`` names now, pinned to its digest.
+        """The manifest that a reference names now, and the reference pinned to it.
 
-        :raises InvalidReference: neither tag nor digest.
-        :raises NotFound: there is no such manifest.
+        :raises NotFound: it names none.
+        :raises InvalidReference: malformed, without tag and digest, or of another registry.
         """
-        qualified = self.reference(reference)
-        if not qualified.selector:
-            raise InvalidReference(f"{qualified} has neither a tag nor a digest.", hint="Write repository:tag.")
-        descriptor = self.target(qualified).resolve(qualified.selector)
-        return qualified.at(descriptor.digest), descriptor
+        full = self.reference(reference)
+        if not full.selector:
+            raise InvalidReference(f"{full} names a repository, not a manifest.", hint="Add :tag or @sha256:….")
+        descriptor = self.target(full).resolve(full.selector)
+        return full.at(descriptor.digest), descriptor
 
     def repositories(self) -> list[str]:
-        """All repositories, sorted, as references would name them.
+        """The names of all repositories below the namespace, as ``reference`` takes them; sorted.
 
-        :raises Forbidden, NotFound: the registry does not list its repositories.
+        :raises Forbidden: the registry does not list its repositories to us.
         """
-        if self.config.registry:
-            found = self._client().repositories()
-        else:
-            found = [
-                str(marker.parent.relative_to(self._root))
-                for marker in self._root.rglob("oci-layout")
-                if marker.is_file()
-            ]
+        if self._client is None:
+            return sorted(_layouts(self._directory, self._directory))
+        doing = "list the repositories"
+        found: set[str] = set()
+        for _, page in pages(
+            self._client, "/v2/_catalog", doing=doing, scope="registry:catalog:*", params={"n": "1000"}
+        ):
+            found.update(texts(page, "repositories", doing))
         prefix = f"{self.config.namespace}/" if self.config.namespace else ""
         return sorted(name.removeprefix(prefix) for name in found if name.startswith(prefix))
 
     def check(self) -> str:
-        """Make one real call with the credentials, or try to write to the layout; says what it found.
+        """Make one real call, with the credentials, and say in a sentence what came of it.
 
-        :raises KitopsError: what stands in the way.
+        :raises KitopsError: of the kind that says what is wrong.
         """
-        if self.config.registry:
-            return self._client().check()
+        if self._client is None:
+            return self._check_layout()
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._root):
-                pass
-        except OSError as error:
+            self._client.request("GET", "/v2/", doing="reach the registry API", scope="").close()
+        except NotFound as error:
+            hint = "Something answers there, but no OCI registry: check host and port."
+            raise NotFound(error.message, hint=hint) from error
+        who = self._client.auth.used
+        if who is None:
+            return f"The registry {self.config.registry} answers and asks for no credentials."
+        return f"The registry {self.config.registry} answers and accepts {who}."
+
+    def _check_layout(self) -> str:
+        directory = self._directory
+        with _files.storage_errors("look at", directory):
+            exists = directory.exists()
+        if exists:
+            with _files.Temporary(directory, directory):
+                pass  # removed again
+            return f"The local layout {directory} can be written."
+        above = next(path for path in directory.parents if path.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
             raise StorageError(
-                f"The local layout {self._root} cannot be written to: {error.strerror or error}.",
-                hint="Check its permissions, or choose another directory.",
-            ) from error
-        return f"The local layout {self._root} is writable."
-
-    def close(self) -> None:
-        """Close the connections to the registry."""
-        with self._lock:
-            if self._registry:
-                self._registry.close()
-                self._registry = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
+                f"The local layout {directory} does not exist and cannot be made in {above}.",
+                hint="Name another directory, or give the user that runs this permission to write there.",
+            )
+        return f"The local layout {directory} does not exist yet and will be made."
 
     @property
-    def _root(self) -> Path:
-        return self.config.layout or default_layout()
+    def _directory(self) -> Path:
+        return self._root / self.config.namespace if self.config.namespace else self._root
 
-    def _prefixed(self, repository: str) -> str:
-        return f"{self.config.namespace}/{repository}" if self.config.namespace else repository
+    def _open(self, repository: str) -> Target:
+        if self._client is None:
+            return Layout(self._directory, repository)
+        return Repository(self.config.registry, repository, self._client)
 
-    def _client(self) -> Registry:
-        # Nobody who stays local pays for importing an HTTP client.
-        from airflow_provider_kitops.oci.registry import Registry
+    def _make_client(self) -> RegistryClient:
+        config = self.config
+        settings = HttpSettings(
+            plain_http=config.plain_http,
+            ca_bundle=config.ca_bundle,
+            client_cert=config.client_cert,
+            client_key=config.client_key,
+            proxy=config.proxy,
+            connections=2 * config.concurrency,
+            token_hosts=config.token_hosts,
+        )
 
-        with self._lock:
-            if self._registry is None:
-                self._registry = Registry(self.config)
-            return self._registry
+        def credentials() -> Credentials:
+            given = Credentials(config.username, config.password, config.identity_token)
+            return given or find_credentials(config.registry, config.docker_config)
+
+        return RegistryClient(config.registry, settings, credentials)
+
+
+def _layouts(directory: Path, root: Path) -> Iterator[str]:
+    """The layouts below a directory: one may hold others, next to its own files."""
+    with _files.storage_errors("read", directory):
+        if not directory.is_dir():
+            return
+        below = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if directory != root and (directory / "index.json").is_file():
+        yield directory.relative_to(root).as_posix()
+    for path in below:
+        if path.name not in RESERVED_NAMES:
+            yield from _layouts(path, root)

@@ -1,4 +1,4 @@
-"""Which tags may move, and moving them."""
+"""Which tags may move, and setting several at once."""
 
 from __future__ import annotations
 
@@ -10,53 +10,61 @@ from airflow_provider_kitops.oci.errors import Conflict, InvalidReference, NotFo
 from airflow_provider_kitops.oci.reference import is_tag
 from airflow_provider_kitops.oci.target import Tags, Target
 
-#: Patterns of the tags that may move from one digest to another; every other tag names one digest for good.
+#: Patterns (``fnmatch``) of the tags that may move from one digest to another.
 DEFAULT_MUTABLE_TAGS: tuple[str, ...] = ("latest", "champion", "challenger", "staging")
 
 
 def split_tags(tags: Tags) -> tuple[str, ...]:
-    """``tags`` as a tuple, each once, in order; a text may hold several with commas.
+    """Tags as a tuple: ``"a,b"``, a sequence of tags, or None for no tag; each once, in the order given.
 
-    :raises InvalidReference: a malformed tag.
+    :raises InvalidReference: one of them is malformed.
     """
-    texts = tags.split(",") if isinstance(tags, str) else list(tags or ())
-    for tag in texts:
-        if not is_tag(tag):
-            raise InvalidReference(
-                f"Malformed tag {str(tag)[:100]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . - and commas between."
-            )
-    return tuple(dict.fromkeys(texts))
+    listed = tags.split(",") if isinstance(tags, str) else list(tags or ())
+    for tag in listed:
+        if not isinstance(tag, str) or not is_tag(tag):
+            raise InvalidReference(f"Malformed tag {str(tag)[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+    return tuple(dict.fromkeys(listed))
 
 
-def check_tags(target: Target, digest: str | None, tags: Tags, *, mutable: Sequence[str]) -> None:
-    """Find a tag that must not move, before anything is uploaded for nothing.
+def is_mutable(tag: str, mutable: Sequence[str]) -> bool:
+    """Whether ``tag`` matches one of the patterns of tags that may move."""
+    return any(fnmatchcase(tag, pattern) for pattern in mutable)
 
-    :param digest: what the tags are to name; None where that is not known yet (nothing is checked then).
-    :raises Conflict: a tag that matches no ``mutable`` pattern names another digest; the message shows both.
+
+def tags_to_set(target: Target, descriptor: Descriptor, tags: Tags, *, mutable: Sequence[str]) -> tuple[str, ...]:
+    """Those of ``tags`` that do not name the manifest yet. Changes nothing.
+
+    :param mutable: patterns of the tags that may move.
+    :raises Conflict: a tag that may not move names another manifest.
+    :raises InvalidReference: a tag is malformed.
     """
-    if digest is None:
-        return
+    missing = []
     for tag in split_tags(tags):
-        if any(fnmatchcase(tag, pattern) for pattern in mutable):
-            continue
         try:
-            present = target.resolve(tag).digest
+            current = target.resolve(tag)
         except NotFound:
+            missing.append(tag)
             continue
-        if present != digest:
+        if current.digest == descriptor.digest:
+            continue
+        if not is_mutable(tag, mutable):
             raise Conflict(
-                f"The tag {tag} of {target.name} names {present} and must not be moved to {digest}.",
-                hint=f"Use another tag, or make it mutable (mutable tags are: {', '.join(mutable) or 'none'}).",
+                f"Tag {tag} of {target.name} names {current.digest} and may not be moved to {descriptor.digest}.",
+                hint=f"Choose another tag. Only tags like {', '.join(mutable) or '(none)'} may move.",
             )
+        missing.append(tag)
+    return tuple(missing)
 
 
 def apply_tags(target: Target, descriptor: Descriptor, tags: Tags, *, mutable: Sequence[str]) -> None:
-    """Make every one of ``tags`` name ``descriptor``; all are checked before the first one moves.
+    """Make each of ``tags`` name a manifest that ``target`` holds. All are checked before any is set.
 
-    :param mutable: patterns (as in ``fnmatch``) of the tags that may leave another digest.
-    :raises Conflict: a tag must not move.
-    :raises NotFound: the manifest is not there.
+    A tag that already names the manifest is left alone.
+
+    :param mutable: patterns (``fnmatch``) of the tags that may move from another manifest to this one.
+    :raises Conflict: a tag that may not move names another manifest; the message shows both digests.
+    :raises InvalidReference: a tag is malformed.
+    :raises NotFound: the manifest is not in ``target``.
     """
-    check_tags(target, descriptor.digest, tags, mutable=mutable)
-    for tag in split_tags(tags):
+    for tag in tags_to_set(target, descriptor, tags, mutable=mutable):
         target.tag(descriptor, tag)

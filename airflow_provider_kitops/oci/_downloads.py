@@ -1,0 +1,142 @@
+"""Getting blobs (distribution specification 1.1, "Pulling blobs"): what breaks goes on where it broke."""
+
+from __future__ import annotations
+
+import re
+from http.client import HTTPException
+
+import requests
+import urllib3
+
+from airflow_provider_kitops.oci._endpoint import Endpoint
+from airflow_provider_kitops.oci._http import connection_error
+from airflow_provider_kitops.oci.content import CHUNK
+from airflow_provider_kitops.oci.descriptor import Descriptor
+from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailable
+
+
+class Downloads:
+    """Blobs of one repository."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._at = endpoint
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """Whether the blob is there."""
+        with self._at.client.request(
+            "HEAD",
+            self._at.path("blobs", descriptor.digest),
+            doing=f"look for {descriptor.digest} in {self._at.repository}",
+            scope=self._at.pull,
+            accept=(200, 404),
+        ) as response:
+            return response.status_code == 200
+
+    def delete(self, descriptor: Descriptor) -> None:
+        """Delete a blob.
+
+        :raises NotFound: it is not there.
+        :raises Forbidden: the registry does not allow it.
+        """
+        self._at.client.request(
+            "DELETE",
+            self._at.path("blobs", descriptor.digest),
+            doing=f"delete {descriptor.digest} from {self._at.repository}",
+            scope=self._at.delete,
+            accept=(200, 202, 204),
+        ).close()
+
+    def open(self, descriptor: Descriptor) -> ResumingReader:
+        """The bytes of a blob, not yet verified.
+
+        :raises NotFound: it is not there.
+        """
+        return ResumingReader(self._at, descriptor)
+
+
+class ResumingReader:
+    """The bytes of one blob over as many connections as it takes.
+
+    :param endpoint: the repository.
+    :param descriptor: the blob.
+    :raises NotFound: it is not there.
+    """
+
+    def __init__(self, endpoint: Endpoint, descriptor: Descriptor) -> None:
+        self._at = endpoint
+        self._descriptor = descriptor
+        self._doing = f"download {descriptor.digest} from {endpoint.repository}"
+        self._offset = 0
+        self._response: requests.Response | None = None
+        endpoint.client.retry.call(self._open)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that are left if negative; ``b""`` at the end.
+
+        :raises RegistryUnavailable: the connection broke and could not be taken up again.
+        """
+        if size < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        # Each piece has its own attempts: a bad line that still moves bytes is not given up.
+        data = self._at.client.retry.call(lambda: self._read(size))
+        self._offset += len(data)
+        return data
+
+    def close(self) -> None:
+        """Give up the connection."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _read(self, size: int) -> bytes:
+        if self._response is None:
+            if self._offset >= self._descriptor.size:
+                return b""
+            self._open()
+        assert self._response is not None
+        data = self._take(size)
+        if not data and self._offset < self._descriptor.size:
+            self.close()
+            raise RegistryUnavailable(f"Could not {self._doing}: it ended after {self._offset} bytes.")
+        return data
+
+    def _take(self, size: int) -> bytes:
+        assert self._response is not None
+        try:
+            data: bytes = self._response.raw.read(size, decode_content=False)
+        except (urllib3.exceptions.HTTPError, requests.RequestException, HTTPException, OSError) as error:
+            self.close()
+            settings = self._at.client.settings
+            raise connection_error(error, self._doing, settings.plain_http) from None
+        return data
+
+    def _open(self) -> None:
+        offset = self._offset
+        response = self._at.client.send(
+            "GET",
+            self._at.path("blobs", self._descriptor.digest),
+            doing=self._doing,
+            scope=self._at.pull,
+            headers={"Range": f"bytes={offset}-"} if offset else None,
+            accept=(200, 206) if offset else (200,),
+        )
+        self._response = response
+        if response.status_code == 206:
+            first = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            if first is None or int(first[1]) != offset:
+                self.close()
+                raise RegistryUnavailable(f"Could not {self._doing}: the registry sent another range than asked for.")
+            return
+        length = response.headers.get("Content-Length", "")
+        if length.isdecimal() and int(length) != self._descriptor.size:
+            self.close()
+            raise DigestMismatch(
+                f"Could not {self._doing}: it has {length} bytes there, not {self._descriptor.size}.",
+                hint="The content in the registry is damaged, or the manifest that names it is wrong.",
+            )
+        while offset:  # a registry without ranges begins anew
+            skipped = len(self._take(min(offset, CHUNK)))
+            if not skipped:
+                self.close()
+                raise RegistryUnavailable(f"Could not {self._doing}: it ended early.")
+            offset -= skipped

@@ -1,0 +1,333 @@
+"""HTTP to one registry: one session, its TLS and proxy settings, authentication, redirects, and errors.
+
+Everything that is sent to a registry passes ``RegistryClient.send``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_kitops import __version__
+from airflow_provider_kitops.oci._origin import Origin, redirect_target
+from airflow_provider_kitops.oci._retry import RetryPolicy
+from airflow_provider_kitops.oci._status import error_of
+from airflow_provider_kitops.oci.auth import Authenticator, login_hint
+from airflow_provider_kitops.oci.credentials import Credentials
+from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, LimitExceeded, RegistryUnavailable
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+#: Seconds without progress until a connection counts as broken: to connect, to read.
+TIMEOUT = (20.0, 90.0)
+#: Most bytes of an answer that is read into memory and is no manifest: lists of tags, tokens.
+MAX_ANSWER_SIZE = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """How to reach a registry.
+
+    :param plain_http: http instead of https.
+    :param ca_bundle: certificates that are trusted instead of the usual ones.
+    :param client_cert: certificate that we show, with its key if that is not in ``client_key``.
+    :param client_key: key of the certificate.
+    :param proxy: address of a proxy; by default what the environment says.
+    :param connections: kept open for the next request.
+    :param token_hosts: token services outside the registry's domain that may be told the credentials.
+    """
+
+    plain_http: bool = False
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    proxy: str = ""
+    connections: int = 10
+    token_hosts: tuple[str, ...] = ()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+
+class RegistryClient:
+    """Sends requests to one registry. May be used from several threads.
+
+    :param registry: ``host[:port]``.
+    :param settings: how to reach it.
+    :param credentials: called once, when the registry first asks who we are.
+    :raises InvalidInput: a file of the settings does not exist.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        settings: HttpSettings | None = None,
+        credentials: Callable[[], Credentials] = Credentials,
+    ) -> None:
+        self.registry = registry
+        self.settings = settings or HttpSettings()
+        self.retry = self.settings.retry
+        scheme = "http" if self.settings.plain_http else "https"
+        # The hub's name is not the name of its server.
+        self.base = f"{scheme}://{'registry-1.docker.io' if registry == 'docker.io' else registry}"
+        self.origin = Origin.of(self.base)
+        self._session = self._make_session()
+        self.auth = Authenticator(self.origin, registry, credentials, self._fetch_token, self.settings.token_hosts)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        doing: str,
+        scope: str,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+        accept: tuple[int, ...] = (200,),
+        timeout: tuple[float, float] = TIMEOUT,
+    ) -> requests.Response:
+        """Send one request, authenticated, and return the answer with its body unread. Tries once.
+
+        :param path: below the registry, or an absolute address at its origin.
+        :param doing: what is being done and to what, for messages: "Could not ...".
+        :param scope: what the request needs, as a token's scope.
+        :param body: a stream is sent once: when it was refused for lack of credentials, the caller has to begin anew.
+        :param accept: statuses that the caller wants to see; a redirect is followed unless it is one of them.
+        :raises KitopsError: of the kind that the status or the failed connection calls for.
+        """
+        url = path if "://" in path else self.base + path
+        known = self.auth.header(scope)
+        response = self._once(method, url, headers, params, body, known, accept, timeout, doing)
+        if response.status_code == 401:
+            answer = self.auth.answer(response.headers.get("WWW-Authenticate", ""), scope, known)
+            if answer is not None and answer != known:
+                if body is not None and not isinstance(body, bytes):
+                    response.close()
+                    raise _begin_anew(doing)
+                response.close()
+                response = self._once(method, url, headers, params, body, answer, accept, timeout, doing)
+        if response.status_code in accept:
+            return response
+        error = error_of(response, f"{doing} at {self.registry}")
+        if response.status_code == 401:
+            error.hint = login_hint(self.registry, self.auth.credentials)
+        raise error
+
+    def request(self, method: str, path: str, **more: Any) -> requests.Response:
+        """As ``send``, tried again after transient failures. For requests that may be repeated."""
+        return self.retry.call(lambda: self.send(method, path, **more))
+
+    def read(
+        self, method: str, path: str, *, limit: int = MAX_ANSWER_SIZE, **more: Any
+    ) -> tuple[requests.Response, bytes]:
+        """As ``request``, with the whole body: (answer, bytes).
+
+        :param limit: the most bytes that are read.
+        :raises LimitExceeded: the body is longer.
+        """
+
+        def work() -> tuple[requests.Response, bytes]:
+            with self.send(method, path, **more) as response:
+                return response, read_body(response, limit, str(more["doing"]))
+
+        return self.retry.call(work)
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None,
+        params: Mapping[str, str] | None,
+        body: bytes | Iterable[bytes] | None,
+        authorization: str | None,
+        accept: tuple[int, ...],
+        timeout: tuple[float, float],
+        doing: str,
+    ) -> requests.Response:
+        for _ in range(_MOST_REDIRECTS + 1):
+            at_home = Origin.of(url) == self.origin
+            sent = dict(headers or {})
+            # Elsewhere nobody gets to see who we are.
+            if authorization and at_home:
+                sent["Authorization"] = authorization
+            response = self._exchange(method, url, sent, params, body, at_home, timeout, doing)
+            if (
+                response.status_code not in _REDIRECTS
+                or response.status_code in accept
+                or method not in ("GET", "HEAD")
+                or "Location" not in response.headers
+            ):
+                return response
+            url, params = redirect_target(response.url or url, response.headers["Location"]), None
+            response.close()
+        raise KitopsError(f"Could not {doing} at {self.registry}: it redirects in circles.")
+
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        body: bytes | Iterable[bytes] | None,
+        at_home: bool,
+        timeout: tuple[float, float],
+        doing: str,
+    ) -> requests.Response:
+        settings = self.settings
+        try:
+            return self._session.request(
+                method,
+                url,
+                headers=headers,
+                params=params,
+                data=body,
+                stream=True,
+                allow_redirects=False,
+                timeout=timeout,
+                # Given with every request: the environment would win over the session's own.
+                verify=str(settings.ca_bundle) if settings.ca_bundle else True,
+                cert=self._certificate() if at_home else None,
+                proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else None,
+            )
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise connection_error(error, f"{doing} at {self.registry}", settings.plain_http) from None
+
+    def _certificate(self) -> str | tuple[str, str] | None:
+        settings = self.settings
+        if settings.client_cert is None:
+            return None
+        if settings.client_key is None:
+            return str(settings.client_cert)
+        return str(settings.client_cert), str(settings.client_key)
+
+    def _fetch_token(
+        self, method: str, url: str, values: Mapping[str, str], headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        doing = "fetch a token"
+
+        def work() -> tuple[int, bytes]:
+            in_url, in_body = (values, None) if method == "GET" else (None, _form(values))
+            sent = dict(headers)
+            if in_body is not None:
+                sent["Content-Type"] = "application/x-www-form-urlencoded"
+            at_home = Origin.of(url) == self.origin
+            with self._exchange(method, url, sent, in_url, in_body, at_home, TIMEOUT, doing) as response:
+                if response.status_code == 429 or response.status_code >= 500:
+                    raise error_of(response, f"{doing} for {self.registry}")
+                return response.status_code, read_body(response, MAX_ANSWER_SIZE, doing)
+
+        return self.retry.call(work)
+
+    def _make_session(self) -> requests.Session:
+        settings = self.settings
+        for path in (settings.ca_bundle, settings.client_cert, settings.client_key):
+            if path is not None and not path.exists():
+                raise InvalidInput(f"There is no file {path}, which is to be used for TLS with {self.registry}.")
+        if settings.client_key is not None and settings.client_cert is None:
+            raise InvalidInput(f"A client key without a client certificate was given for {self.registry}.")
+        session = requests.Session()
+        session.headers["User-Agent"] = f"airflow-provider-kitops/{__version__}"
+        # A proxy that compresses would change lengths and ranges; everything here is compressed already or small.
+        session.headers["Accept-Encoding"] = "identity"
+        # Without it requests would take credentials from ~/.netrc.
+        session.auth = _no_auth
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            adapter = HTTPAdapter(pool_connections=8, pool_maxsize=max(settings.connections, 4), max_retries=0)
+            session.mount(scheme, adapter)
+        return session
+
+
+def read_body(response: requests.Response, limit: int, doing: str) -> bytes:
+    """The body of an answer.
+
+    :raises LimitExceeded: it is longer than ``limit`` bytes.
+    :raises RegistryUnavailable: the connection broke.
+    """
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
+    data = bytearray()
+    try:
+        while chunk := response.raw.read(min(limit + 1 - len(data), 1 << 20), decode_content=True):
+            data += chunk
+            if len(data) > limit:
+                raise LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise connection_error(error, doing, plain_http=False) from None
+    return bytes(data)
+
+
+def connection_error(error: BaseException, doing: str, plain_http: bool) -> KitopsError:
+    """The error for a connection that could not be made or broke."""
+    chain = _chain(error)
+    reason = _reason(chain)
+    permanent, hint = False, "See whether the registry runs and can be reached from here."
+    if any(isinstance(link, requests.exceptions.ProxyError | urllib3.exceptions.ProxyError) for link in chain):
+        hint = "The proxy is in the way: check its address and whether it allows this."
+    elif any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
+        permanent, hint = True, "Its certificate is not trusted: give the CA that signed it as ca_bundle."
+    elif any(isinstance(link, ssl.SSLError | requests.exceptions.SSLError) for link in chain):
+        permanent, hint = True, "TLS failed. If the registry speaks plain HTTP, set plain_http."
+    elif any(isinstance(link, ConnectionRefusedError) for link in chain):
+        hint = "Nothing listens there: check host and port, and whether the registry runs."
+    elif any(isinstance(link, urllib3.exceptions.NameResolutionError) for link in chain):
+        hint = "The name of the host is not known here: check its spelling."
+    elif plain_http and "BadStatusLine" in reason:
+        permanent, hint = True, "The registry may speak HTTPS: do not set plain_http."
+    elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidProxyURL):
+        permanent = True
+    elif type(error) in (OSError, FileNotFoundError, PermissionError):
+        # requests finds a file of certificates missing or unusable only when it connects.
+        permanent, hint = True, "Check the files for TLS that the settings name."
+    found = RegistryUnavailable(f"Could not {doing}: {reason}.", hint=hint)
+    found.transient = not permanent
+    return found
+
+
+def _begin_anew(doing: str) -> RegistryUnavailable:
+    return RegistryUnavailable(f"Could not {doing}: the credentials ran out on the way.", hint="Try again.")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and all that it was made from: libraries keep the cause in several places."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if isinstance(link, BaseException) and all(link is not other for other in found):
+            found.append(link)
+            waiting += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
+    return found
+
+
+def _reason(chain: list[BaseException]) -> str:
+    """The innermost error in words. Those of requests are left out: they show whole addresses."""
+    for link in reversed(chain):
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return f"certificate verification failed ({link.verify_message})"
+        if isinstance(link, OSError) and link.strerror and not isinstance(link, requests.RequestException):
+            return link.strerror.lower() if not isinstance(link, ssl.SSLError) else f"TLS: {link.reason}"
+    if any(isinstance(link, TimeoutError | requests.exceptions.Timeout) for link in chain):
+        return "no answer in time"
+    return f"the connection broke ({type(chain[-1]).__name__})"
+
+
+def _form(values: Mapping[str, str]) -> bytes:
+    return urlencode({name: value for name, value in values.items() if value}).encode()
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

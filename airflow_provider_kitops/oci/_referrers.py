@@ -1,0 +1,147 @@
+"""Manifests that refer to another (distribution specification 1.1, "Listing Referrers").
+
+Where a registry has no referrers API, a tag made from the subject's digest names an index that lists them, and it
+is the client's duty to keep it ("Referrers Tag Schema"). No registry changes a tag only if it still is what it was,
+so after a change the index is read again, and the change made again if another client's came in between.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from typing import Any
+
+import requests
+
+from airflow_provider_kitops.oci._endpoint import Endpoint
+from airflow_provider_kitops.oci._manifests import Manifests
+from airflow_provider_kitops.oci._paging import pages
+from airflow_provider_kitops.oci.descriptor import INDEX, MAX_MANIFEST_SIZE, Descriptor
+from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
+
+# What registries answer where they have no such API: not found, not understood, or a redirect to a page for people.
+_NO_API = (301, 302, 303, 307, 308, 400, 404, 405, 406, 415, 501)
+_ROUNDS = 8
+
+
+class Referrers:
+    """Referrers in one repository."""
+
+    def __init__(self, endpoint: Endpoint, manifests: Manifests) -> None:
+        self._at = endpoint
+        self._manifests = manifests
+        self._api: bool | None = None
+        self._lock = threading.Lock()
+
+    def listed(self, subject: Descriptor, artifact_type: str | None) -> list[Descriptor]:
+        """Manifests whose subject this is.
+
+        :param artifact_type: only those of this type.
+        """
+        found = self._by_api(subject, artifact_type) if self._api is not False else None
+        if found is None:
+            found = self._by_tag(subject)[1]
+        # A registry may leave the filtering to us, with or without saying so.
+        return [item for item in found if artifact_type is None or item.artifact_type == artifact_type]
+
+    def added(self, referrer: Descriptor, subject: Descriptor, answer: requests.Response) -> None:
+        """Make a manifest that has just been pushed be listed.
+
+        :param referrer: with its artifact type and annotations.
+        :param answer: to the push; it tells whether the registry lists by itself.
+        :raises Conflict: other clients kept changing the list.
+        """
+        if answer.headers.get("OCI-Subject") == subject.digest:
+            self._api = True
+            return
+        self._api = False
+        self._update(subject, referrer, present=True)
+
+    def removed(self, referrer: Descriptor, subject: Descriptor) -> None:
+        """Make a manifest that has been deleted be listed no longer."""
+        if self._api is None:
+            self._by_api(subject, None)
+        if self._api is False:
+            self._update(subject, referrer, present=False)
+
+    def _by_api(self, subject: Descriptor, artifact_type: str | None) -> list[Descriptor] | None:
+        """What the API lists; None where there is none."""
+        found = []
+        for response, page in pages(
+            self._at.client,
+            self._at.path("referrers", subject.digest),
+            doing=f"list what refers to {subject.digest} in {self._at.repository}",
+            scope=self._at.pull,
+            params={"artifactType": artifact_type} if artifact_type else {},
+            headers={"Accept": INDEX},
+            accept=(200, *_NO_API),
+        ):
+            if response.status_code != 200 or not _is_index(page):
+                self._api = False
+                return None
+            found += _entries(page, self._at.name)
+        self._api = True
+        return found
+
+    def _by_tag(self, subject: Descriptor) -> tuple[dict[str, Any], list[Descriptor]]:
+        """The index of the tag schema and its entries; empty where there is none."""
+        try:
+            descriptor, data = self._manifests.read(referrers_tag(subject.digest))
+        except (NotFound, InvalidInput):
+            return {}, []
+        # Some registries take the tag for the digest and answer with the subject itself.
+        if descriptor.media_type != INDEX or descriptor.digest == subject.digest:
+            return {}, []
+        value = json.loads(data)
+        if not _is_index(value):
+            return {}, []
+        return value, _entries(value, self._at.name)
+
+    def _update(self, subject: Descriptor, referrer: Descriptor, *, present: bool) -> None:
+        tag = referrers_tag(subject.digest)
+        with self._lock:
+            for attempt in range(_ROUNDS):
+                if attempt:
+                    time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 - so that two clients part
+                value, entries = self._by_tag(subject)
+                if any(entry.digest == referrer.digest for entry in entries) == present:
+                    # Read once more after our own write: another client may have written over it.
+                    return
+                kept = [entry for entry in entries if entry.digest != referrer.digest]
+                after = [*kept, referrer] if present else kept
+                data = _index(value, after)
+                if len(data) > MAX_MANIFEST_SIZE:
+                    raise Conflict(f"Too many manifests refer to {subject.digest} in {self._at.name} to list one more.")
+                self._manifests.put(INDEX, data, tag)
+        raise Conflict(
+            f"Could not list {referrer.digest} as referring to {subject.digest} in {self._at.name}: "
+            "other clients kept changing the list.",
+            hint="The manifest itself is stored. Try again when they are done.",
+        )
+
+
+def referrers_tag(digest: str) -> str:
+    """The tag under which a registry without the API keeps what refers to ``digest``."""
+    algorithm, _, encoded = digest.partition(":")
+    return f"{algorithm[:32]}-{encoded[:64]}"
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("manifests", []), list) and value.get("schemaVersion") == 2
+
+
+def _entries(value: dict[str, Any], where: str) -> list[Descriptor]:
+    try:
+        return [Descriptor.from_json(item) for item in value.get("manifests") or []]
+    except InvalidInput as error:
+        raise VerificationFailed(f"A list of referrers in {where} is damaged: {error}") from error
+
+
+def _index(value: dict[str, Any], entries: list[Descriptor]) -> bytes:
+    manifests = [entry.to_json() for entry in entries]
+    more = {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, **more}, separators=(",", ":")
+    ).encode()

@@ -1,0 +1,60 @@
+"""The one place where anything is tried again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from airflow_provider_kitops.oci.errors import KitopsError, RateLimited
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how soon a transient failure is tried again.
+
+    :param attempts: in all.
+    :param base: seconds that the first pause is about; each next is twice as long, drawn at random.
+    :param longest: the longest pause of our own choice, in seconds.
+    :param patience: the longest pause that a registry may ask for (``Retry-After``), in seconds; with a longer one
+        the error goes to the caller, who can free the worker meanwhile.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    longest: float = 15.0
+    patience: float = 60.0
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Call ``work`` until it succeeds, fails for good, or has failed too often; then raise its last error."""
+        return Retrying(
+            stop=stop_after_attempt(self.attempts),
+            wait=self._pause,
+            retry=retry_if_exception(self._again),
+            before_sleep=_log,
+            reraise=True,
+        )(work)
+
+    def _again(self, error: BaseException) -> bool:
+        if not isinstance(error, KitopsError) or not error.transient:
+            return False
+        return not (isinstance(error, RateLimited) and (error.retry_after or 0) > self.patience)
+
+    def _pause(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, RateLimited) else None
+        own = float(wait_random_exponential(multiplier=self.base, max=self.longest)(state))
+        return max(asked or 0.0, own)
+
+
+def _log(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    pause = state.next_action.sleep if state.next_action else 0.0
+    logger.warning("%s Trying again in %.1f s.", getattr(error, "message", error), pause)

@@ -1,0 +1,102 @@
+"""What an answer that is not a success means (distribution specification 1.1, "Error Codes")."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from email.utils import parsedate_to_datetime
+
+import requests
+
+from airflow_provider_kitops.oci.errors import (
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    InvalidReference,
+    KitopsError,
+    LimitExceeded,
+    NotFound,
+    RateLimited,
+    RegistryUnavailable,
+    Unauthorized,
+)
+
+_LONGEST_BODY = 64 * 1024
+_BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
+    "DIGEST_INVALID": (DigestMismatch, "The bytes changed on the way, or while they were read."),
+    "MANIFEST_BLOB_UNKNOWN": (NotFound, "Push the blobs before the manifest."),
+    "NAME_INVALID": (InvalidReference, "Choose a repository name that this registry allows."),
+    "TAG_INVALID": (InvalidReference, "Choose a tag that this registry allows."),
+}
+
+
+def error_of(response: requests.Response, doing: str) -> KitopsError:
+    """The error for an answer; reads and closes it.
+
+    :param doing: what was tried and on what, as in "Could not ...".
+    """
+    codes, said = _read(response)
+    status = response.status_code
+    message = f"Could not {doing}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
+    if status == 429 or "TOOMANYREQUESTS" in codes:
+        wait = retry_after(response.headers.get("Retry-After"))
+        hint = f"It asks to wait {wait:.0f} seconds." if wait else "It limits how often it may be asked: try later."
+        return RateLimited(message, hint=hint, retry_after=wait)
+    for code in codes:
+        if code in _BY_CODE:
+            kind, hint = _BY_CODE[code]
+            return kind(message, hint=hint)
+    return _by_status(status, codes, message)
+
+
+def _by_status(status: int, codes: list[str], message: str) -> KitopsError:
+    if status == 401:
+        return Unauthorized(message, hint="Check the credentials, and that they cover this repository.")
+    if status == 403:
+        return Forbidden(message, hint="The credentials are known but do not allow this: ask for access.")
+    if status == 404:
+        return NotFound(message, hint="Check the name; a registry may also hide what the credentials do not cover.")
+    if status == 405 or "UNSUPPORTED" in codes:
+        return Forbidden(message, hint="The registry does not support this, or it is switched off in its settings.")
+    if status in (409, 412):
+        return Conflict(message, hint="Somebody else changed it meanwhile, or the registry keeps it from changing.")
+    if status == 413:
+        return LimitExceeded(message, hint="The registry, or a proxy before it, limits the size of uploads.")
+    if status in (408, 425) or status >= 500:
+        return RegistryUnavailable(message, hint="The registry or a proxy before it is in trouble: try again later.")
+    if 300 <= status < 400:
+        return KitopsError(message, hint="The registry redirects what must not be redirected: check its address.")
+    return KitopsError(message)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110 §10.2.3): a number, or a date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(int(value)))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=datetime.UTC)
+    return max(0.0, when.timestamp() - time.time())
+
+
+def _read(response: requests.Response) -> tuple[list[str], str]:
+    """The error codes in the body, and what it says in words."""
+    try:
+        body = response.raw.read(_LONGEST_BODY, decode_content=True) or b""
+        errors = json.loads(body)["errors"]
+        codes = [str(error.get("code", "")) for error in errors]
+        said = "; ".join(f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors)
+    except Exception:  # noqa: BLE001 - the status alone tells enough, whatever the body is
+        return [], ""
+    finally:
+        response.close()
+    # What a server says goes into logs: one line, no control characters, not too long.
+    return codes, "".join(letter if letter.isprintable() else " " for letter in said)[:300]

@@ -1,0 +1,191 @@
+"""Sending blobs (distribution specification 1.1, "Pushing blobs", "Mounting a blob from another repository").
+
+Bytes are streamed once: with a known digest as the one PUT of a session, else as one PATCH whose closing PUT names
+the digest found on the way. What breaks is sent again from the source's beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import requests
+
+from airflow_provider_kitops.oci._endpoint import Endpoint
+from airflow_provider_kitops.oci._http import TIMEOUT
+from airflow_provider_kitops.oci._origin import upload_location
+from airflow_provider_kitops.oci.content import Verifier, chunks, hasher
+from airflow_provider_kitops.oci.descriptor import OCTET_STREAM, Descriptor
+from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
+from airflow_provider_kitops.oci.target import Source
+
+# A registry may move or hash the whole blob before it answers to the last request.
+_COMMIT_TIMEOUT = (TIMEOUT[0], 900.0)
+_BLOCK = 256 * 1024
+
+
+class Uploads:
+    """Blob uploads to one repository."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._at = endpoint
+
+    def push(self, content: Descriptor | str, source: Source) -> Descriptor:
+        """Send ``source`` and return its descriptor.
+
+        :param content: descriptor that the bytes must match, or their media type.
+        :raises DigestMismatch: they do not match; the registry keeps nothing.
+        """
+        return self._at.client.retry.call(lambda: self._push(content, source))
+
+    def mount(self, descriptor: Descriptor, repository: str) -> bool:
+        """Ask the registry to take a blob from another of its repositories.
+
+        :return: False if it does not.
+        """
+        other = Endpoint(self._at.client, repository)
+        response = self._at.client.request(
+            "POST",
+            self._at.path("blobs", "uploads", ""),
+            doing=f"mount {descriptor.digest} from {other.repository} in {self._at.repository}",
+            scope=f"{self._at.push} {other.pull}",
+            params={"mount": descriptor.digest, "from": repository},
+            headers={"Content-Length": "0"},
+            accept=(201, 202, 400, 401, 403, 404, 405),
+        )
+        with response:
+            if response.status_code == 202:
+                self._cancel(self._location(response))
+            return response.status_code == 201
+
+    def _push(self, content: Descriptor | str, source: Source) -> Descriptor:
+        doing = f"upload {content.digest if isinstance(content, Descriptor) else 'a blob'} to {self._at.repository}"
+        location = self._begin(doing)
+        kind = _SizedBody if isinstance(content, Descriptor) else _Body
+        body = kind(content, source, self._at.name)
+        try:
+            if isinstance(content, Descriptor):
+                self._finish(location, content.digest, body if content.size else b"", doing)
+                return content
+            with self._at.client.send(
+                "PATCH",
+                location,
+                doing=doing,
+                scope=self._at.push,
+                headers={"Content-Type": OCTET_STREAM},
+                body=body,
+                accept=(202,),
+                timeout=_COMMIT_TIMEOUT,
+            ) as response:
+                location = self._location(response)
+            found = body.descriptor(content)
+            self._finish(location, found.digest, b"", doing)
+        except Exception as error:
+            if body.error is not None or not (isinstance(error, KitopsError) and error.transient):
+                self._cancel(location)
+            # What the source raises passes through the HTTP library, which may take it for its own trouble.
+            if body.error is not None and body.error is not error:
+                raise body.error from None
+            raise
+        return found
+
+    def _begin(self, doing: str) -> str:
+        with self._at.client.send(
+            "POST",
+            self._at.path("blobs", "uploads", ""),
+            doing=doing,
+            scope=self._at.push,
+            headers={"Content-Length": "0"},
+            accept=(202,),
+        ) as response:
+            return self._location(response)
+
+    def _finish(self, location: str, digest: str, body: _Body | bytes, doing: str) -> None:
+        joint = "&" if "?" in location else "?"
+        self._at.client.send(
+            "PUT",
+            f"{location}{joint}digest={quote(digest, safe='')}",
+            doing=doing,
+            scope=self._at.push,
+            headers={"Content-Type": OCTET_STREAM},
+            body=body,
+            accept=(201, 204),
+            timeout=_COMMIT_TIMEOUT,
+        ).close()
+
+    def _cancel(self, location: str) -> None:
+        # Only tidying up: a registry drops sessions that nobody ends.
+        with contextlib.suppress(KitopsError):
+            self._at.client.send(
+                "DELETE",
+                location,
+                doing="end an upload",
+                scope=self._at.push,
+                accept=(200, 202, 204, 404),
+            ).close()
+
+    def _location(self, response: requests.Response) -> str:
+        location = response.headers.get("Location")
+        if not location:
+            raise RegistryUnavailable(f"The registry {self._at.client.registry} names no place for an upload.")
+        return upload_location(response.url, location)
+
+
+class _Body:
+    """The bytes of a source as a request's body, in blocks of a fair size, hashed on the way.
+
+    The last block is held back until the whole has been found right: wrong content never becomes a whole request.
+    """
+
+    def __init__(self, content: Descriptor | str, source: Source, where: str) -> None:
+        self.error: Exception | None = None
+        self._source = source
+        self._known = content if isinstance(content, Descriptor) else None
+        self._verifier = Verifier(self._known, where) if self._known else None
+        self._hash = hasher("sha256")
+        self._size = 0
+
+    def descriptor(self, media_type: str) -> Descriptor:
+        """What was sent."""
+        return Descriptor(media_type, f"sha256:{self._hash.hexdigest()}", self._size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            held = b""
+            for block in _blocks(chunks(self._source)):
+                update: Callable[[bytes], None] = self._verifier.update if self._verifier else self._hash.update
+                update(block)
+                self._size += len(block)
+                if held:
+                    yield held
+                held = block
+            if self._verifier:
+                self._verifier.finish()
+            if held:
+                yield held
+        except Exception as error:
+            self.error = error
+            raise
+
+
+class _SizedBody(_Body):
+    """The same for content that is known: requests sends a Content-Length for what has a length, else chunks."""
+
+    def __len__(self) -> int:
+        assert self._known is not None
+        return self._known.size
+
+
+def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of at least ``_BLOCK``, but for the last: small ones cost a system call each."""
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= _BLOCK:
+            yield part if len(waiting) == 1 else b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)
