@@ -64,7 +64,7 @@ def pack(
     of the repository may hold already (same media type and size) is hashed first and not sent when it is the same.
     Manifest and tags come last, so what fails leaves no ModelKit behind.
 
-    :param kitfile: the Kitfile, its path, or ``None`` to look for one in the context.
+    :param kitfile: the Kitfile, its path (as it is, or below the context), or ``None`` to look for one in the context.
     :param reference: tags for the ModelKit in ``target``; none leaves it untagged.
     :param mutable_tags: patterns of the tags that may move from one digest to another.
     :param created: moment for ``org.opencontainers.image.created``; by default ``SOURCE_DATE_EPOCH``, else none.
@@ -111,7 +111,8 @@ def _kitfile(context: Path, kitfile: Kitfile | Path | None) -> Kitfile:
     if not isinstance(kitfile, Kitfile):
         if not context.is_dir():
             raise InvalidInput(f"The context directory {context} does not exist.")
-        kitfile = read_kitfile(Path(kitfile) if kitfile else find_kitfile(context))
+        path = find_kitfile(context) if kitfile is None else Path(kitfile)
+        kitfile = read_kitfile(context / path if not path.exists() and (context / path).exists() else path)
     else:
         check_kitfile(kitfile)
     # Fails before a layer is sent, not after all of them.

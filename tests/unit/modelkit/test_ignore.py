@@ -1,0 +1,77 @@
+"""``.kitignore`` follows the rules of ``.dockerignore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops.modelkit.ignore import IgnoreRules, read_patterns, read_rules
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "ignored"),
+    [
+        ("*.txt", "a.txt", True),
+        ("*.txt", "d/a.txt", False),
+        ("*", "x/y", True),
+        ("**foo", "xfoo", True),
+        ("**foo", "a/b/xfoo", True),
+        ("**/foo", "foo", True),
+        ("**/foo", "a/foo", True),
+        ("**/foo", "xfoo", False),
+        ("foo/**", "foo", False),
+        ("foo/**", "foo/a/b", True),
+        ("a/**/z", "a/z", True),
+        ("a/**/z", "a/b/c/z", True),
+        ("a/**/z", "az", False),
+        ("**", "anything/at/all", True),
+        ("**/*.md", "notes.md", True),
+        ("**/*.md", "d/e/notes.md", True),
+        ("[!a]", "b", False),
+        ("[!a]", "!", True),
+        ("[!a]", "a", True),
+        ("[^a]", "b", True),
+        ("[^a]", "a", False),
+        ("a[0-9]", "a7", True),
+        ("a[0-9]", "ab", False),
+        ("tmp?", "tmp1", True),
+        ("tmp?", "tmp22", False),
+        ("a?b", "a/b", False),
+        (r"\*", "*", True),
+        (r"\*", "x", False),
+        ("a.b", "axb", False),
+        ("d", "d/e/f", True),
+        ("d/", "d/e", True),
+    ],
+)
+def test_one_pattern(pattern: str, path: str, ignored: bool) -> None:
+    assert IgnoreRules(read_patterns(pattern)).matches(path) is ignored
+
+
+def test_the_last_match_wins_and_exceptions_reach_below() -> None:
+    rules = IgnoreRules(["d", "!d/k"])
+    assert rules.has_exceptions
+    assert rules.matches("d/x")
+    assert not rules.matches("d/k/z")
+    assert IgnoreRules(["d", "!d/k", "d/k/z"]).matches("d/k/z")
+
+
+def test_lines_are_trimmed_and_anchored_at_the_context() -> None:
+    assert read_patterns("# c\n #notcomment\n\n  /a/../b  \n! /x/ \r\n") == ["#notcomment", "b", "!x"]
+
+
+@pytest.mark.parametrize("pattern", ["[", "[]", "a[", "[a-", "a\\", "!", "[z-a]"])
+def test_a_malformed_pattern_is_an_error(pattern: str) -> None:
+    with pytest.raises(InvalidInput, match=r"\.kitignore"):
+        IgnoreRules([pattern])
+
+
+def test_kitfiles_at_the_root_cannot_be_taken_back_in(tmp_path: Path) -> None:
+    (tmp_path / ".kitignore").write_bytes(b"\xef\xbb\xbf*.tmp\n!Kitfile\n")
+    rules = read_rules(tmp_path)
+    assert rules.matches("Kitfile")
+    assert rules.matches(".kitignore")
+    assert rules.matches("a.tmp")
+    assert not rules.matches("sub/Kitfile")
