@@ -182,8 +182,18 @@ def test_a_task_that_is_told_to_end_ends_its_program(tmp_path: Path, layout: Pat
         signal.signal(signal.SIGTERM, before)
         killer.join()
     assert not isinstance(caught.value, AirflowFailException), "a worker that stops is no reason to give up"
-    stat = Path(f"/proc/{int(pid_file.read_text())}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    end = time.monotonic() + 5  # killed at once, but the kernel may take a moment to say so
+    while running(int(pid_file.read_text())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not running(int(pid_file.read_text()))
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def test_killing_a_task_that_is_not_running_does_nothing(layout: Path) -> None:
