@@ -58,14 +58,14 @@ class Command:
     def json(self, *arguments: str, **more) -> dict:
         return json.loads(self(*arguments, "--json", **more).stdout)
 
-    def pack(self, weights: str, reference: str) -> str:
+    def pack(self, weights: str, reference: str, *flags: str) -> str:
         """A ModelKit with these weights; its digest."""
         context = self.directory / "ctx"
         context.mkdir(exist_ok=True)
         (context / "model.bin").write_text(weights)
         (context / "README.md").write_text("Read me.\n")
         (context / "Kitfile").write_text(KITFILE)
-        return str(self.json("pack", "ctx", "-t", reference)["digest"])
+        return str(self.json("pack", "ctx", "-t", reference, *flags)["digest"])
 
 
 @pytest.fixture
@@ -558,8 +558,9 @@ def test_tags_are_split_off_a_reference():
 
 
 def shell_blocks(kind: str) -> str:
-    """The examples of docs/cli.md that are marked to be run."""
-    return "\n".join(re.findall(rf"^```{kind}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL))
+    """The examples of docs/cli.md that are marked as ``kind`` (a pattern), in their order."""
+    blocks = re.finditer(rf"^```(?:{kind})\n(?P<body>.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    return "\n".join(block["body"] for block in blocks)
 
 
 def test_the_examples_of_the_documentation_work(tmp_path):
