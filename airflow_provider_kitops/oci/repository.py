@@ -9,6 +9,7 @@ from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import RegistryClient
 from airflow_provider_kitops.oci._manifests import Manifests
 from airflow_provider_kitops.oci._referrers import Referrers
+from airflow_provider_kitops.oci._untagging import untag
 from airflow_provider_kitops.oci._uploads import Uploads
 from airflow_provider_kitops.oci.content import Verifier, VerifyingReader, check_descriptor, read_small
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, Descriptor, digest_of
@@ -30,7 +31,7 @@ class Repository:
         self._registry = registry
         self._repository = repository
         self._client = client
-        endpoint = Endpoint(client, repository)
+        self._endpoint = endpoint = Endpoint(client, repository)
         self._manifests = Manifests(endpoint)
         self._referrers = Referrers(endpoint, self._manifests)
         self._uploads = Uploads(endpoint)
@@ -94,12 +95,14 @@ class Repository:
     def untag(self, tag: str) -> None:
         """Remove a tag and leave the manifest.
 
+        Where a registry deletes by digest only, the tag names an empty manifest for the blink of an eye.
+
         :raises NotFound: there is no such tag.
-        :raises Forbidden: the registry cannot remove a tag alone, or is set up not to.
+        :raises Forbidden: the registry is set up not to delete.
         """
         if not is_tag(tag):
             raise InvalidReference(f"Malformed tag {tag[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
-        self._manifests.delete(tag)
+        untag(self._endpoint, self._manifests, self._uploads, tag)
 
     def tags(self) -> list[str]:
         """All tags, sorted; empty for a repository that does not exist.
