@@ -37,7 +37,12 @@ def add_common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
         default=False,
         help="read the password from standard input; without --username it is an identity token",
     )
-    add("--docker-config", type=Path, metavar="FILE", help="Docker's config file (default: the usual place)")
+    add(
+        "--docker-config",
+        type=Path,
+        metavar="PATH",
+        help="Docker's config file, or its directory (default: the usual place)",
+    )
     add("--concurrency", type=_positive, default=5, metavar="N", help="transfers at a time (default: 5)")
     add(
         "--mutable-tags",

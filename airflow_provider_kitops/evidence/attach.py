@@ -15,7 +15,8 @@ from typing import Any
 from airflow_provider_kitops.evidence.envelope import ENVELOPE_TYPE, Envelope, Signature
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
 from airflow_provider_kitops.evidence.statement import Statement
-from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, MAX_MANIFEST_SIZE, OCTET_STREAM, Descriptor
+from airflow_provider_kitops.oci.content import read
+from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, OCTET_STREAM, Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 from airflow_provider_kitops.oci.target import Target
 
@@ -161,20 +162,13 @@ def verify(
 
 
 def read_file(target: Target, descriptor: Descriptor, *, limit: int = 256 * 1024 * 1024) -> bytes:
-    """A small blob or manifest, whole and checked.
+    """A file of an attestation, whole and checked.
 
     :param limit: bytes; more is refused before reading.
-    :raises VerificationFailed: it is larger than ``limit``, or its bytes do not match.
+    :raises LimitExceeded: it is larger than ``limit``.
+    :raises DigestMismatch: its bytes are not those that the manifest names.
     """
-    if descriptor.size > limit:
-        raise VerificationFailed(
-            f"{target.name}@{descriptor.digest} has {descriptor.size} bytes; no more than {limit} are read here."
-        )
-    with target.fetch(descriptor) as reader:
-        chunks = []
-        while chunk := reader.read(1024 * 1024):
-            chunks.append(chunk)
-    return b"".join(chunks)
+    return read(target, descriptor, limit)
 
 
 def _walk(target: Target, subject: Descriptor, predicate_type: str | None) -> Iterator[tuple[Attestation, Envelope]]:
@@ -197,7 +191,7 @@ def _walk(target: Target, subject: Descriptor, predicate_type: str | None) -> It
 def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope]:
     where = f"The referrer {target.name}@{descriptor.digest}"
     try:
-        manifest: Any = json.loads(read_file(target, descriptor, limit=MAX_MANIFEST_SIZE))
+        manifest: Any = json.loads(read(target, descriptor))
         subject = Descriptor.from_json(manifest["subject"])
         layers = [Descriptor.from_json(layer) for layer in manifest["layers"]]
         annotations = {str(key): str(value) for key, value in (manifest.get("annotations") or {}).items()}
@@ -206,7 +200,7 @@ def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope
     envelopes = [layer for layer in layers if layer.media_type == ENVELOPE_TYPE]
     if len(envelopes) != 1:
         raise VerificationFailed(f"{where} has {len(envelopes)} layers of type {ENVELOPE_TYPE} instead of one.")
-    envelope = Envelope.from_bytes(read_file(target, envelopes[0], limit=_MAX_ENVELOPE_SIZE))
+    envelope = Envelope.from_bytes(read(target, envelopes[0], _MAX_ENVELOPE_SIZE))
     statement = Statement.from_bytes(envelope.payload)
     # What is signed must name the subject too: else a good statement about another model could be moved here.
     if not statement.names(subject.digest):

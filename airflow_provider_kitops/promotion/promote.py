@@ -171,7 +171,7 @@ class _Mover:
                 keep = history_tag(self.tag, current.digest, self.now, entries[-1] if entries else None)
                 self.target.tag(current, keep)
             # Registries cannot compare and swap: reading again at the last moment leaves others who write this tag
-            # without our lock a window of one request.
+            # without our lock no more than the time of the write itself, which fetches the manifest first.
             self.compare(self.named(), expected)
         self.target.tag(destination, self.tag)
         after = self.named()

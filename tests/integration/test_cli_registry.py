@@ -14,24 +14,10 @@ import requests
 
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.promotion.promote import promote
-from tests.registry import Registry, run_registry
+from tests.registry import PASSWORD, USERNAME, Registry
 from tests.unit.evidence.conftest import make_keys, put_manifest
 from tests.unit.promotion.decisions import decision
 from tests.unit.test_cli import Command, error_of, shell_blocks
-
-USER, PASSWORD = "alice", "correct horse"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    with run_registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
-    with run_registry(tmp_path_factory.mktemp("guarded"), username=USER, password=PASSWORD) as running:
-        yield running
 
 
 @pytest.fixture
@@ -85,6 +71,8 @@ def test_evidence_travels_with_the_modelkit(modelkit, tmp_path, repository):
     modelkit("push", "demo/model:v1", f"{repository}:v1", "--plain-http", "--referrers")
     answer = modelkit.json("verify", f"{repository}:v1", "--plain-http", "--key", str(keys.public))
     assert [one["predicate_type"] for one in answer["statements"]] == ["t"]
+    # This registry has no referrers API; the tag that stands in for it is no ModelKit.
+    assert [kit["tags"] for kit in modelkit.json("list", repository, "--plain-http")["modelkits"]] == [["v1"]]
 
 
 def test_promoted_rolled_back_and_forward_again(modelkit, tmp_path, repository):
@@ -136,30 +124,34 @@ def test_promotion_makes_the_same_number_of_requests_whatever_the_size_and_histo
     assert counts[1] <= 40
 
 
-def test_a_password_opens_and_a_wrong_one_does_not(modelkit, guarded):
-    where = (f"{guarded.host}/demo/model:v1", "--plain-http")
+def test_a_password_opens_and_a_wrong_one_does_not(modelkit, private_registry):
+    where = (f"{private_registry.host}/demo/model:v1", "--plain-http")
     modelkit.pack("w", "demo/model:v1")
     error_of(modelkit("push", *where, "--quiet", code=4))
-    assert "hunter2" not in modelkit("push", *where, "-u", USER, "--password-stdin", stdin="hunter2\n", code=4).stderr
-    done = modelkit("push", *where, "-u", USER, "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert (
+        "hunter2" not in modelkit("push", *where, "-u", USERNAME, "--password-stdin", stdin="hunter2\n", code=4).stderr
+    )
+    done = modelkit("push", *where, "-u", USERNAME, "--password-stdin", stdin=f"{PASSWORD}\n")
     assert PASSWORD not in done.stderr + done.stdout
 
 
-def test_login_keeps_what_works_and_later_commands_use_it(modelkit, guarded, tmp_path):
-    login = ("login", guarded.host, "-u", USER, "--password-stdin", "--plain-http")
+def test_login_keeps_what_works_and_later_commands_use_it(modelkit, private_registry, tmp_path):
+    login = ("login", private_registry.host, "-u", USERNAME, "--password-stdin", "--plain-http")
     assert "hunter2" not in error_of(modelkit(*login, stdin="hunter2", code=4))
     config = tmp_path / "home" / ".docker" / "config.json"
     assert not config.exists()
     done = modelkit(*login, stdin=PASSWORD)
     assert PASSWORD not in done.stdout + done.stderr
     assert config.stat().st_mode & 0o777 == 0o600
-    modelkit.pack("w", f"{guarded.host}/logged/in:v1", "--plain-http")
+    modelkit.pack("w", f"{private_registry.host}/logged/in:v1", "--plain-http")
 
 
-def test_copying_between_two_registries_uses_what_login_kept_for_each(modelkit, registry, guarded):
-    modelkit("login", guarded.host, "-u", USER, "--password-stdin", "--plain-http", stdin=PASSWORD)
-    digest = modelkit.pack("w", f"{guarded.host}/from/here:v1", "--plain-http")
-    done = modelkit.json("copy", f"{guarded.host}/from/here:v1", f"{registry.host}/to/there:v1", "--plain-http")
+def test_copying_between_two_registries_uses_what_login_kept_for_each(modelkit, registry, private_registry):
+    modelkit("login", private_registry.host, "-u", USERNAME, "--password-stdin", "--plain-http", stdin=PASSWORD)
+    digest = modelkit.pack("w", f"{private_registry.host}/from/here:v1", "--plain-http")
+    done = modelkit.json(
+        "copy", f"{private_registry.host}/from/here:v1", f"{registry.host}/to/there:v1", "--plain-http"
+    )
     assert done["digest"] == digest
 
 

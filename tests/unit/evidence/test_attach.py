@@ -8,7 +8,7 @@ from airflow_provider_kitops.evidence.envelope import ENVELOPE_TYPE, Envelope
 from airflow_provider_kitops.evidence.signing import load_signer, load_verifier
 from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, TEST_RESULT, Statement, Subject
 from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, Descriptor
-from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
+from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, VerificationFailed
 from tests.unit.evidence.conftest import make_keys, put_manifest
 
 
@@ -156,5 +156,5 @@ def test_the_listing_of_referrers_is_only_a_hint(target, model):
 
 def test_a_file_larger_than_the_limit_is_not_read(target, model):
     made = attach(target, model, about(model), files={"big.txt": b"x" * 1000})
-    with pytest.raises(VerificationFailed, match="no more than 999"):
+    with pytest.raises(LimitExceeded, match="999"):
         read_file(target, load(target, made).files["big.txt"], limit=999)
