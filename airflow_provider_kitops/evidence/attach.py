@@ -89,7 +89,7 @@ def attach(
         envelope = signer.sign(envelope)
     layers = [_layer(ENVELOPE_TYPE, envelope.to_bytes(), {PREDICATE_TYPE_ANNOTATION: statement.predicate_type})]
     for name, data in (files or {}).items():
-        if not name or PurePosixPath(name).name != name:
+        if not _is_plain(name):
             raise InvalidInput(f"{name!r} is not a plain file name.")
         layers.append(_layer(_FILE_TYPES.get(PurePosixPath(name).suffix, OCTET_STREAM), data, {_TITLE: name}))
     config = Descriptor.of(EMPTY, b"{}")
@@ -209,9 +209,16 @@ def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope
             hint="Somebody attached the evidence of one manifest to another.",
         )
     files = {layer.annotations[_TITLE]: layer for layer in layers if _TITLE in layer.annotations}
+    if unsafe := [name for name in files if not _is_plain(name)]:
+        raise VerificationFailed(f"{where} names a file {unsafe[0][:100]!r}, which is not a plain file name.")
     told = replace(descriptor, annotations=annotations, artifact_type=ATTESTATION)
     return Attestation(told, subject, statement, envelope.signatures, files), envelope
 
 
 def _layer(media_type: str, data: bytes, annotations: Mapping[str, str]) -> tuple[Descriptor, bytes]:
     return Descriptor.of(media_type, data, annotations=annotations), data
+
+
+def _is_plain(name: str) -> bool:
+    """Whether ``name`` stays in the directory where somebody may write the file."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")

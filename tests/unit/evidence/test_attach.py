@@ -16,7 +16,9 @@ def about(subject: Descriptor, predicate_type: str = TEST_RESULT, **predicate) -
     return Statement([Subject("demo/model", subject.digest)], predicate_type, predicate)
 
 
-def put_referrer(target, subject: Descriptor, envelope: bytes, *, predicate_type: str = TEST_RESULT, layers: int = 1):
+def put_referrer(
+    target, subject: Descriptor, envelope: bytes, *, predicate_type: str = TEST_RESULT, layers: int = 1, more=()
+):
     """An attestation made by hand, as somebody with other intentions would make it."""
     config = target.push(Descriptor.of(EMPTY, b"{}"), b"{}")
     layer = target.push(ENVELOPE_TYPE, envelope)
@@ -25,7 +27,7 @@ def put_referrer(target, subject: Descriptor, envelope: bytes, *, predicate_type
         "mediaType": MANIFEST,
         "artifactType": ATTESTATION,
         "config": config.to_json(),
-        "layers": [layer.to_json()] * layers,
+        "layers": [layer.to_json()] * layers + list(more),
         "subject": subject.to_json(),
         "annotations": {"in-toto.io/predicate-type": predicate_type},
     }
@@ -78,7 +80,10 @@ def test_a_statement_about_another_model_cannot_be_attached(target, model):
         attach(target, model, about(other))
 
 
-@pytest.mark.parametrize("name", ["../x.json", "/x", "a/b", ""])
+UNSAFE = ["../x.json", "/x", "a/b", "a\\b", "..", ""]
+
+
+@pytest.mark.parametrize("name", UNSAFE)
 def test_a_file_name_that_is_a_path_is_refused(target, model, name):
     with pytest.raises(InvalidInput, match="plain file name"):
         attach(target, model, about(model), files={name: b""})
@@ -105,6 +110,15 @@ def test_a_statement_altered_after_signing_is_found_out(target, model, keys):
 def test_a_malformed_envelope_is_found_out(target, model, envelope):
     put_referrer(target, model, envelope)
     with pytest.raises(VerificationFailed):
+        find(target, model)
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_a_file_whose_name_leaves_its_directory_is_found_out(target, model, name):
+    file = target.push("text/plain", b"x")
+    title = {"annotations": {"org.opencontainers.image.title": name}}
+    put_referrer(target, model, Envelope(about(model).to_bytes()).to_bytes(), more=[file.to_json() | title])
+    with pytest.raises(VerificationFailed, match="not a plain file name"):
         find(target, model)
 
 
