@@ -34,6 +34,7 @@ _WORDS: dict[str, Any] = {
 }
 _INTEGER = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]([0-7]+)|0([0-7]*)|([1-9][0-9]*))")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_LOOSE_UNDERSCORE = re.compile(r"(?<![0-9])_|_(?![0-9])")
 _TIME = re.compile(
     r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})"
     r"(?:([Tt ])([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,]([0-9]+))?(Z|[-+][0-9]{2}:[0-9]{2})?)?"
@@ -78,7 +79,7 @@ def resolve(text: str) -> Any:
         return _WORDS[text]
     first = text[0]
     if first == ".":
-        return _float(text, text)
+        return text if _LOOSE_UNDERSCORE.search(text) else _float(text.replace("_", ""), text)
     if first not in "+-0123456789":
         return text
     time = _timestamp(text)

@@ -45,7 +45,7 @@ def snapshot(root: Path) -> Snapshot:
     }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(contexts, st.booleans())
 def test_a_tree_comes_out_as_it_went_in(tree: dict[str, object], compressed: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:
