@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         judge_model=chosen.judge_model,
         judge_key=os.environ.get("JUDGE_API_KEY", ""),
     )
+    # Being told to end (by a supervisor, say) unwinds like Ctrl-C, so that nothing started here is left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         home.mkdir(parents=True, exist_ok=True)
         with FileLock(home / ".lock", timeout=0):

@@ -55,7 +55,7 @@ def read_news(package: Path, labels: dict[str, str]) -> tuple[list[Row], list[Ro
                 for _ in range(3):  # column names, types, roles
                     next(lines)
                 rows = [line.rstrip("\n").split("\t") for line in lines]
-            parts.append([Row(text, labels[group]) for group, text in rows if group in labels])
+            parts.append([Row(row[1], labels[row[0]]) for row in rows if row[0] in labels])
     return parts[0], parts[1]
 
 
