@@ -52,6 +52,7 @@ def write_tiny_model(directory: Path, *, seed: int = 0) -> Path:
             num_attention_heads=2,
             num_key_value_heads=2,
             max_position_embeddings=128,
+            initializer_range=0.3,  # else so few dimensions cannot tell one token from another
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=None,

@@ -90,7 +90,7 @@ def test_messages_are_put_into_the_bases_template(tokenizer: Any) -> None:
     ],
 )
 def test_a_conversation_ends_with_the_assistant(messages: Any) -> None:
-    with pytest.raises(InvalidInput, match="Row 4 of a.jsonl is no conversation"):
+    with pytest.raises(InvalidInput, match=r"Row 4 of a\.jsonl is no conversation"):
         split_messages(messages, "Row 4 of a.jsonl")
 
 
@@ -113,5 +113,5 @@ def test_a_task_is_read_as_it_was_saved(tokenizer: Any, tmp_path: Path) -> None:
 def test_a_task_of_a_later_version_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     assert Task.load(tmp_path) is None
     (tmp_path / "task.json").write_text('{"version": 2}')
-    with pytest.raises(InvalidInput, match="Cannot use .*task.json"):
+    with pytest.raises(InvalidInput, match=r"Cannot use .*task\.json"):
         Task.load(tmp_path)

@@ -1,0 +1,308 @@
+"""The reference programs as they are started in a pod: real processes, real libraries, a tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
+from tests.tiny_model import write_tiny_model
+
+HOCKEY, SPACE = "the puck flew over the ice", "a rocket went up into orbit"
+NEWS = [{"text": f"{(HOCKEY, SPACE)[n % 2]} {n}", "label": ("hockey", "space")[n % 2]} for n in range(32)]
+SETTINGS = {
+    "template": "{text}\nTopic:",
+    "max_length": 48,
+    "batch_size": 4,
+    "max_steps": 24,
+    "learning_rate": 0.01,
+    "lora_rank": 4,
+    "threads": 1,
+    "checkpoint_steps": 5,
+}
+
+
+class Run:
+    """Directories of one workload, and its program."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.inputs, self.config, self.output = root / "in", root / "config", root / "out"
+        self.checkpoints = root / "checkpoints"
+        for directory in (self.inputs, self.config):
+            directory.mkdir(parents=True, exist_ok=True)
+
+    def data(self, name: str, rows: list[dict[str, Any]]) -> Run:
+        path = self.inputs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return self
+
+    def start(self, program: str, config: dict[str, Any]) -> subprocess.Popen[str]:
+        (self.config / "config.yaml").write_text(yaml.safe_dump(config))
+        names = {"INPUTS": self.inputs, "CONFIG": self.config, "OUTPUT": self.output, "CHECKPOINTS": self.checkpoints}
+        return subprocess.Popen(
+            [sys.executable, "-m", f"airflow_provider_kitops.workload.{program}"],
+            env={**os.environ, **{f"KITOPS_{name}": str(path) for name, path in names.items()}},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, program: str, config: dict[str, Any]) -> list[str]:
+        """Run it to its end and return its lines; fails if it fails."""
+        process = self.start(program, config)
+        lines = process.communicate(timeout=200)[0].splitlines()
+        assert process.returncode == 0, "\n".join(lines)
+        return lines
+
+    def refuse(self, program: str, config: dict[str, Any]) -> tuple[int, str]:
+        """Run it, see it fail and leave nothing, and return its exit code and last line."""
+        process = self.start(program, config)
+        lines = process.communicate(timeout=200)[0].splitlines()
+        assert process.returncode != 0
+        assert not (self.output / "adapter").exists()
+        assert not (self.output / "predictions.jsonl").exists()
+        return process.returncode, lines[-1]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        metrics: dict[str, Any] = json.loads((self.output / "metrics.json").read_text())
+        return metrics
+
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.output / "predictions.jsonl").read_text().splitlines()]
+
+    def files(self) -> dict[str, bytes]:
+        """Every byte of the output."""
+        return {
+            str(path.relative_to(self.output)): path.read_bytes()
+            for path in sorted(self.output.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+def prepare(root: Path, base: Path, *, adapter: Path | None = None) -> Run:
+    run = Run(root)
+    (run.inputs / "base").mkdir()
+    for path in base.iterdir():
+        (run.inputs / "base" / path.name).write_bytes(path.read_bytes())
+    if adapter:
+        (run.inputs / "model").mkdir()
+        for path in adapter.iterdir():
+            (run.inputs / "model" / path.name).write_bytes(path.read_bytes())
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted fine-tuning of the causal model, measured on what it was trained on."""
+    run = prepare(tmp_path_factory.mktemp("trained"), tiny_base).data("dataset/train.jsonl", NEWS)
+    run.data("dataset/held-out.jsonl", NEWS[:6])
+    run.lines = run.run("finetune", {**SETTINGS, "eval": "dataset/held-out.jsonl"})  # type: ignore[attr-defined]
+    return run
+
+
+def test_it_learns(trained: Run) -> None:
+    assert trained.metrics["eval_accuracy"] == 1.0
+    assert trained.metrics["final_train_loss"] < 1 < trained.metrics["train_loss"]
+    assert trained.metrics["steps"] == 24
+
+
+def test_it_tells_how_far_it_is(trained: Run) -> None:
+    found = [progress for line in trained.lines if (progress := parse_progress(line))]  # type: ignore[attr-defined]
+    assert found[0] == WorkloadProgress("load")
+    last = [progress for progress in found if progress.phase == "train"][-1]
+    assert (last.step, last.total, last.eta) == (24, 24, 0)
+    assert last.loss is not None
+    assert last.tokens_per_second is not None
+    assert last.tokens_per_second > 0
+
+
+def test_the_output_holds_no_path_of_this_machine_and_no_clock(trained: Run) -> None:
+    files = trained.files()
+    assert sorted(files) == [
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/task.json",
+        "config.yaml",
+        "metrics.json",
+    ]
+    for name, data in files.items():
+        assert str(trained.root).encode() not in data, name
+    assert json.loads(files["adapter/adapter_config.json"])["base_model_name_or_path"] == "base"
+    assert not any("time" in key or "second" in key for key in trained.metrics)
+
+
+def test_checkpoints_are_removed_when_it_is_done(trained: Run) -> None:
+    assert not list(trained.checkpoints.rglob("checkpoint-*"))
+
+
+def test_a_killed_run_that_is_started_again_gives_the_same_bytes(trained: Run, tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS).data("dataset/held-out.jsonl", NEWS[:6])
+    config = {**SETTINGS, "eval": "dataset/held-out.jsonl"}
+    process = run.start("finetune", config)
+    assert process.stdout is not None
+    for line in process.stdout:
+        progress = parse_progress(line)
+        if progress and progress.phase == "train" and (progress.step or 0) >= 12:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+    assert not (run.output / "adapter").exists()
+    # A checkpoint that was being written when the kill came must not count.
+    (run.checkpoints / "finetune" / "checkpoint-20").mkdir()
+    lines = run.run("finetune", config)
+    first = next(progress for line in lines if (progress := parse_progress(line)) and progress.phase == "train")
+    assert first.step is not None
+    assert first.step > 10
+    assert run.files() == trained.files()
+
+
+def test_another_seed_gives_another_adapter(trained: Run, tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS)
+    run.run("finetune", {**SETTINGS, "seed": 1, "max_steps": 2})
+    assert run.files()["adapter/adapter_model.safetensors"] != trained.files()["adapter/adapter_model.safetensors"]
+
+
+ITEMS = [{"id": f"i{n}", "text": row["text"], "reference": row["label"]} for n, row in enumerate(NEWS[:10])]
+
+
+def test_generate_asks_as_finetune_trained_and_keeps_the_order(trained: Run, tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base, adapter=trained.output / "adapter").data("items/items.jsonl", ITEMS)
+    # The task settings are those of another prompt: a tuned model is asked in its own way nevertheless.
+    run.run("generate", {"batch_size": 4, "threads": 1, "template": "Something else: {text}"})
+    assert [line["id"] for line in run.predictions] == [item["id"] for item in ITEMS]
+    assert [line["prediction"] for line in run.predictions] == [item["reference"] for item in ITEMS]
+    assert run.predictions[0] == {
+        "id": "i0",
+        "prompt": NEWS[0]["text"],
+        "prediction": "hockey",
+        "reference": "hockey",
+    }
+    assert (run.metrics["exact_match"], run.metrics["tuned"]) == (1.0, True)
+
+
+def test_a_killed_generation_that_is_started_again_gives_the_same_bytes(
+    trained: Run, tiny_base: Path, tmp_path: Path
+) -> None:
+    # Drawn at random, so that an answer depends on its batch's own random numbers.
+    config = {"batch_size": 2, "threads": 1, "temperature": 5.0, "seed": 3}
+    runs = [
+        prepare(tmp_path / name, tiny_base, adapter=trained.output / "adapter").data("items/items.jsonl", ITEMS)
+        for name in ("whole", "killed")
+    ]
+    runs[0].run("generate", config)
+    process = runs[1].start("generate", config)
+    assert process.stdout is not None
+    for line in process.stdout:
+        progress = parse_progress(line)
+        if progress and progress.phase == "generate" and (progress.step or 0) >= 4:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    (journal,) = (runs[1].checkpoints / "generate").glob("*.jsonl")
+    with journal.open("a") as file:
+        file.write('[{"id": "i9", "te')
+    runs[1].run("generate", config)
+    assert runs[0].files() == runs[1].files()
+    assert len({line["prediction"] for line in runs[0].predictions}) > 2
+
+
+def test_an_untuned_base_is_asked_by_the_settings(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("items/items.jsonl", ITEMS)
+    run.run("generate", {"template": "{text}\nTopic:", "labels": ["hockey", "space"], "max_length": 48, "threads": 1})
+    assert run.metrics["tuned"] is False
+    assert run.metrics["exact_match"] < 0.5
+
+
+def test_a_classifier_is_trained_and_asked(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path / "t", tiny_base).data("dataset/train.jsonl", NEWS)
+    run.run("finetune", {**SETTINGS, "task": "sequence-classification", "eval_fraction": 0.25})
+    assert run.metrics["eval_examples"] == 8
+    assert run.metrics["eval_accuracy"] == 1.0
+    asked = prepare(tmp_path / "g", tiny_base, adapter=run.output / "adapter").data("items/items.jsonl", ITEMS)
+    asked.run("generate", {"threads": 1})
+    assert asked.metrics["exact_match"] == 1.0
+    assert all(0.5 < line["probability"] <= 1 for line in asked.predictions)
+
+
+def test_conversations_are_trained_on_and_answered(tiny_base: Path, tmp_path: Path) -> None:
+    turns = [[{"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"]}] for row in NEWS]
+    run = prepare(tmp_path / "t", tiny_base).data("dataset/train.jsonl", [{"messages": each} for each in turns])
+    run.run("finetune", {**SETTINGS, "max_new_tokens": 12, "lora_last_layers": 2})
+    items = [{"id": n, "messages": each[:1], "reference": each[1]["content"]} for n, each in enumerate(turns[:4])]
+    asked = prepare(tmp_path / "g", tiny_base, adapter=run.output / "adapter").data("items/items.jsonl", items)
+    asked.run("generate", {"threads": 1})
+    assert asked.metrics["exact_match"] == 1.0
+
+
+def test_qlora_without_a_gpu_is_refused_in_one_line(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS)
+    code, line = run.refuse("finetune", {**SETTINGS, "method": "qlora", "device": "cpu"})
+    assert (code, line) == (2, "error: QLoRA needs a CUDA GPU, and there is none. Use method: lora.")
+
+
+@pytest.mark.parametrize(
+    ("program", "rows", "config", "message"),
+    [
+        ("finetune", [], {}, "error: The data file train.jsonl is empty."),
+        ("finetune", [{"body": "x"}], {}, "Its columns are: body."),
+        ("finetune", NEWS, {"base": "bsae"}, "error: There is no base model 'bsae'"),
+        ("finetune", NEWS, {"lerning_rate": 1}, "Did you mean learning_rate?"),
+        ("finetune", NEWS, {"lora_targets": ["no_such"]}, "Its linear modules are: down_proj, gate_proj, k_proj"),
+        ("finetune", NEWS, {"device": "cuda"}, "error: device is cuda, but PyTorch finds no GPU."),
+        ("generate", NEWS, {}, "error: Found no items file"),
+        ("generate", NEWS, {"items": "dataset/train.jsonl"}, "no column 'id'. Its columns are: text, label."),
+    ],
+)
+def test_wrong_input_gives_one_clear_line(
+    tiny_base: Path, tmp_path: Path, program: str, rows: list[dict[str, Any]], config: dict[str, Any], message: str
+) -> None:
+    if config.get("device") == "cuda":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("this machine has a GPU")
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", rows)
+    code, line = run.refuse(program, config)
+    assert code == 2
+    assert message in line
+
+
+def test_a_damaged_base_gives_one_clear_line(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS)
+    (run.inputs / "base" / "config.json").write_text("{}")
+    code, line = run.refuse("finetune", SETTINGS)
+    assert code == 2
+    assert line.startswith("error: Cannot load a")
+
+
+def test_a_run_that_is_terminated_does_not_end_with_zero(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS)
+    process = run.start("finetune", {**SETTINGS, "max_steps": 100000})
+    assert process.stdout is not None
+    next(line for line in process.stdout if "train" in line)
+    process.terminate()
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 60
