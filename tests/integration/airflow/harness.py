@@ -109,6 +109,19 @@ class Airflow:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
 
+    def leftovers(self) -> list[str]:
+        """Command lines of processes that belong to this installation and still run."""
+        found = []
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                environment = (directory / "environ").read_bytes().split(b"\0")
+                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:  # ended meanwhile, or somebody else's
+                continue
+            if f"AIRFLOW_HOME={self.home}".encode() in environment and command:
+                found.append(command)
+        return found
+
     def _alive(self, running: dict[str, subprocess.Popen[bytes]]) -> bool:
         assert all(process.poll() is None for process in running.values()), self.logs()
         try:

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.oci.store import Store, StoreConfig
@@ -59,6 +60,7 @@ def test_a_deferred_sensor_wakes_and_a_killed_task_resumes(tmp_path: Path) -> No
         assert work["try_number"] == 2
         assert airflow.xcom("tag_wait", run, "work")["metrics"] == {"resumed": True}
         assert not list((tmp_path / "home" / "kitops" / "scratch").rglob("*")), "scratch is left behind"
+    assert airflow.leftovers() == []
 
 
 def kill_tree_root(pid: int) -> None:

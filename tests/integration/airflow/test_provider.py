@@ -7,19 +7,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.registry import Registry
+
 from .harness import Airflow
 
 DAGS = Path(__file__).with_name("dags")
 
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> Airflow:
+def airflow(tmp_path_factory: pytest.TempPathFactory, private_registry: Registry) -> Airflow:
     root = tmp_path_factory.mktemp("airflow")
     (root / "context").mkdir()
     (root / "context" / "weights.bin").write_bytes(b"weights" * 1000)
     connections = {
         "kitops_default": {"conn_type": "kitops", "extra": {"layout": str(root / "layout")}},
-        "kitops_registry": {"conn_type": "kitops", "extra": {"layout": str(root / "other"), "namespace": "team"}},
+        "kitops_registry": {
+            "conn_type": "kitops",
+            "host": private_registry.host,
+            "login": private_registry.username,
+            "password": private_registry.password,
+            "extra": {"plain_http": True, "namespace": "team"},
+        },
     }
     installation = Airflow(root / "home", DAGS, connections)
     installation.env["KITOPS_TEST_WORK"] = str(root)
@@ -41,9 +49,9 @@ def test_airflow_knows_the_connection_type_and_its_form(airflow: Airflow) -> Non
     assert all(f"extra__kitops__{name}" in widgets for name in ("layout", "namespace", "plain_http", "mutable_tags"))
 
 
-def test_the_test_button_works(airflow: Airflow) -> None:
-    result = airflow.run("connections", "test", "kitops_default")
-    assert "Connection success" in result.stdout
+@pytest.mark.parametrize("connection", ["kitops_default", "kitops_registry"])
+def test_the_test_button_works(airflow: Airflow, connection: str) -> None:
+    assert "Connection success" in airflow.run("connections", "test", connection).stdout
 
 
 def test_every_dag_of_the_tests_parses(airflow: Airflow) -> None:
@@ -51,7 +59,8 @@ def test_every_dag_of_the_tests_parses(airflow: Airflow) -> None:
 
 
 def test_pack_push_unpack_run_as_a_dag(airflow: Airflow) -> None:
-    airflow.run("dags", "test", "store_roundtrip")
+    result = airflow.run("dags", "test", "store_roundtrip")
+    assert airflow_password(airflow) not in result.stdout + result.stderr
     unpacked = Path(airflow.env["KITOPS_TEST_WORK"]) / "unpack" / "weights.bin"
     assert unpacked.read_bytes() == b"weights" * 1000
 
@@ -59,3 +68,9 @@ def test_pack_push_unpack_run_as_a_dag(airflow: Airflow) -> None:
 def test_a_gate_that_does_not_promote_skips_what_follows(airflow: Airflow) -> None:
     result = airflow.run("dags", "test", "gate_skips")
     assert "promoted what was rejected" not in result.stdout + result.stderr
+
+
+def airflow_password(airflow: Airflow) -> str:
+    password = json.loads(airflow.env["AIRFLOW_CONN_KITOPS_REGISTRY"])["password"]
+    assert password
+    return str(password)

@@ -117,7 +117,7 @@ def promoted(world: Any, decision: Any, expected: Any = None, try_number: int = 
 
 def test_a_better_challenger_goes_all_the_way(world: Any) -> None:
     report = judged(world)
-    assert report["reference"].startswith("demo/model@sha256:")
+    assert "demo/model@sha256:" in report["reference"]
     assert (report["challenger"], report["champion"]) == (world.good["digest"], world.bad["digest"])
     assert report["items"] == len(ITEMS)
     assert report["mean"] > 0.5
