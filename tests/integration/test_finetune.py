@@ -47,11 +47,13 @@ class Run:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return self
 
-    def start(self, program: str, config: dict[str, Any]) -> subprocess.Popen[str]:
+    def start(self, program: str, config: dict[str, Any], *, sabotage: str = "") -> subprocess.Popen[str]:
+        """Start the program, after running the Python code ``sabotage`` in its process."""
         (self.config / "config.yaml").write_text(yaml.safe_dump(config))
         names = {"INPUTS": self.inputs, "CONFIG": self.config, "OUTPUT": self.output, "CHECKPOINTS": self.checkpoints}
+        module = f"airflow_provider_kitops.workload.{program}"
         return subprocess.Popen(
-            [sys.executable, "-m", f"airflow_provider_kitops.workload.{program}"],
+            [sys.executable, "-c", f"{sabotage}\nimport runpy\nrunpy.run_module({module!r}, run_name='__main__')"],
             env={**os.environ, **{f"KITOPS_{name}": str(path) for name, path in names.items()}},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -61,14 +63,20 @@ class Run:
     def run(self, program: str, config: dict[str, Any]) -> list[str]:
         """Run it to its end and return its lines; fails if it fails."""
         process = self.start(program, config)
-        lines = process.communicate(timeout=200)[0].splitlines()
+        lines = process.communicate(timeout=280)[0].splitlines()
         assert process.returncode == 0, "\n".join(lines)
         return lines
+
+    def kill(self, program: str, config: dict[str, Any], sabotage: str) -> None:
+        """Run it until its process kills itself at the point that ``sabotage`` says."""
+        process = self.start(program, config, sabotage=sabotage)
+        lines = process.communicate(timeout=280)[0]
+        assert process.returncode == -signal.SIGKILL, lines
 
     def refuse(self, program: str, config: dict[str, Any]) -> tuple[int, str]:
         """Run it, see it fail and leave nothing, and return its exit code and last line."""
         process = self.start(program, config)
-        lines = process.communicate(timeout=200)[0].splitlines()
+        lines = process.communicate(timeout=280)[0].splitlines()
         assert process.returncode != 0
         assert not (self.output / "adapter").exists()
         assert not (self.output / "predictions.jsonl").exists()
@@ -153,22 +161,21 @@ def test_checkpoints_are_removed_when_it_is_done(trained: Run) -> None:
     assert not list(trained.checkpoints.rglob("checkpoint-*"))
 
 
+#: Dies when the checkpoint of step 15 has been written, but not yet marked as whole.
+KILL_WHILE_SAVING = """
+import os, signal
+from airflow_provider_kitops.workload.finetune.checkpoints import Checkpoints
+whole = Checkpoints.mark
+Checkpoints.mark = lambda self, step: os.kill(os.getpid(), signal.SIGKILL) if step == 15 else whole(self, step)
+"""
+
+
 def test_a_killed_run_that_is_started_again_gives_the_same_bytes(trained: Run, tiny_base: Path, tmp_path: Path) -> None:
     run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS).data("dataset/held-out.jsonl", NEWS[:6])
     config = {**SETTINGS, "eval": "dataset/held-out.jsonl"}
-    process = run.start("finetune", config)
-    assert process.stdout is not None
-    for line in process.stdout:
-        progress = parse_progress(line)
-        if progress and progress.phase == "train" and (progress.step or 0) >= 12:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    assert process.returncode == -signal.SIGKILL
+    run.kill("finetune", config, KILL_WHILE_SAVING)
     assert not (run.output / "adapter").exists()
-    # A checkpoint that was being written when the kill came must not count.
-    (run.checkpoints / "finetune" / "checkpoint-20").mkdir()
+    assert (run.checkpoints / "finetune" / "checkpoint-15" / "trainer_state.json").exists()
     lines = run.run("finetune", config)
     first = next(progress for line in lines if (progress := parse_progress(line)) and progress.phase == "train")
     assert first.step is not None
@@ -200,6 +207,21 @@ def test_generate_asks_as_finetune_trained_and_keeps_the_order(trained: Run, tin
     assert (run.metrics["exact_match"], run.metrics["tuned"]) == (1.0, True)
 
 
+#: Dies in the middle of writing the third batch to the journal.
+KILL_WHILE_WRITING = """
+import os, signal
+from airflow_provider_kitops.workload.generate.predict import _Journal
+whole, batches = _Journal.append, []
+def append(self, items, batch):
+    whole(self, items, batch)
+    batches.append(batch)
+    if len(batches) == 3:
+        os.truncate(self.path, self.path.stat().st_size - 20)
+        os.kill(os.getpid(), signal.SIGKILL)
+_Journal.append = append
+"""
+
+
 def test_a_killed_generation_that_is_started_again_gives_the_same_bytes(
     trained: Run, tiny_base: Path, tmp_path: Path
 ) -> None:
@@ -210,19 +232,11 @@ def test_a_killed_generation_that_is_started_again_gives_the_same_bytes(
         for name in ("whole", "killed")
     ]
     runs[0].run("generate", config)
-    process = runs[1].start("generate", config)
-    assert process.stdout is not None
-    for line in process.stdout:
-        progress = parse_progress(line)
-        if progress and progress.phase == "generate" and (progress.step or 0) >= 4:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
-    (journal,) = (runs[1].checkpoints / "generate").glob("*.jsonl")
-    with journal.open("a") as file:
-        file.write('[{"id": "i9", "te')
-    runs[1].run("generate", config)
+    runs[1].kill("generate", config, KILL_WHILE_WRITING)
+    assert not (runs[1].output / "predictions.jsonl").exists()
+    lines = runs[1].run("generate", config)
+    steps = [progress.step for line in lines if (progress := parse_progress(line)) and progress.phase == "generate"]
+    assert steps == [6, 8, 10]
     assert runs[0].files() == runs[1].files()
     assert len({line["prediction"] for line in runs[0].predictions}) > 2
 
