@@ -59,9 +59,10 @@ def test_empty_fields_of_the_form_are_no_settings() -> None:
     assert store_config(connection(extra=extra)) == store_config(connection())
 
 
-def test_a_uri_works_as_well_as_the_form() -> None:
+def test_a_uri_works_as_well_as_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
     uri = "kitops://me:p%40ss@127.0.0.1:5000/?plain_http=true&concurrency=2"
-    config = store_config(Connection(conn_id="c", uri=uri))
+    monkeypatch.setenv("AIRFLOW_CONN_BY_URI", uri)
+    config = KitopsHook("by_uri").config()
     assert (config.registry, config.username, config.password) == ("127.0.0.1:5000", "me", "p@ss")
     assert (config.plain_http, config.concurrency) == (True, 2)
 

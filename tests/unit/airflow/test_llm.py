@@ -41,8 +41,9 @@ def connection(conn_type: str, extra: Any = None, **fields: Any) -> Connection:
             EndpointSettings("https://h:8443/v1", "k", "m"),
         ),
         (connection("http", host="h", port=8000, schema="https"), EndpointSettings("https://h:8000")),
+        # What is left of the URI http://:k@127.0.0.1:8000/v1.
         (
-            Connection(conn_id="llm", uri="http://:k@127.0.0.1:8000/v1"),
+            connection("http", host="127.0.0.1", port=8000, schema="v1", password="k"),
             EndpointSettings("http://127.0.0.1:8000/v1", "k"),
         ),
         (connection("generic", host="http://h/v1"), EndpointSettings("http://h/v1")),

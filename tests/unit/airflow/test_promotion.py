@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, DownstreamTasksSkipped
 from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_kitops.hooks.kitops import KitopsHook
