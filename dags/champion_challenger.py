@@ -55,7 +55,7 @@ champion_asset = Asset(name="news-champion", uri="kitops://news/classifier/champ
         "dataset": Param("news/dataset:latest", type="string", description="Training data, held-out items, pairs"),
         "judge_model": Param("news/judge:latest", type=["string", "null"], description="GGUF to serve as the judge"),
         "llm_conn_id": Param(None, type=["string", "null"], description="Or: connection with the judge's endpoint"),
-        "steps": Param(40, type="integer", minimum=1, description="Optimizer steps"),
+        "steps": Param(36, type="integer", minimum=1, description="Optimizer steps"),
         "seed": Param(0, type="integer", minimum=0, description="Seed of training and judge"),
         "training": Param(TRAINING, type="object", description="Further settings of the program finetune"),
         "generation": Param(GENERATION, type="object", description="Settings of the program generate"),

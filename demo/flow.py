@@ -48,9 +48,9 @@ class Round:
 
 
 ROUNDS = (
-    Round("a first challenger, trained briefly, against the untuned base", "latest", 10),
-    Round("a challenger trained on shuffled labels, against the champion", "shuffled", 10),
-    Round("a challenger trained longer, against the champion", "latest", 40),
+    Round("a first challenger, trained briefly, against the untuned base", "latest", 8),
+    Round("a challenger trained on shuffled labels, against the champion", "shuffled", 8),
+    Round("a challenger trained longer, against the champion", "latest", 36),
 )
 
 

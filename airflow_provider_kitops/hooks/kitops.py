@@ -1,6 +1,5 @@
 """The connection type ``kitops``: which store of ModelKits a DAG talks to."""
 
-# mypy: allow-subclassing-any
 from __future__ import annotations
 
 import difflib

@@ -1,6 +1,5 @@
 """What all operators of this provider share."""
 
-# mypy: allow-subclassing-any
 from __future__ import annotations
 
 import os

@@ -1,6 +1,5 @@
 """Decide from a judge's report whether a challenger may be promoted."""
 
-# mypy: allow-subclassing-any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,5 @@
 """Wait for a tag."""
 
-# mypy: allow-subclassing-any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

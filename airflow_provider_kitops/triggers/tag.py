@@ -1,6 +1,5 @@
 """Wait for a tag in the triggerer."""
 
-# mypy: allow-subclassing-any
 from __future__ import annotations
 
 import asyncio
