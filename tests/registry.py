@@ -12,12 +12,11 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-import requests
 
 USERNAME, PASSWORD = "robot", "correct horse: battery"
 
@@ -56,7 +55,13 @@ class Registry:
 
 @contextlib.contextmanager
 def run_registry(
-    directory: Path, *, username: str = "", password: str = "", delete: bool = True, port: int | None = None
+    directory: Path,
+    *,
+    username: str = "",
+    password: str = "",
+    delete: bool = True,
+    port: int | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Registry]:
     """Run a registry until the block ends.
 
@@ -64,23 +69,26 @@ def run_registry(
     :param username: with ``password``: basic authentication; empty: everybody may do everything.
     :param delete: whether it lets manifests and blobs be deleted.
     :param port: a free one by default.
+    :param settings: more of its ``REGISTRY_...`` settings.
     """
     if shutil.which("docker-registry") is None or (username and shutil.which("htpasswd") is None):
         pytest.skip("needs docker-registry and htpasswd")
     root = directory / "storage"
     root.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{port or free_port()}"
-    settings = {
+    environment = {
+        "PATH": os.environ["PATH"],
         "REGISTRY_HTTP_ADDR": host,
         "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(root),
         "REGISTRY_STORAGE_DELETE_ENABLED": str(delete).lower(),
         "REGISTRY_HTTP_SECRET": "upload sessions outlive a restart",
+        **(settings or {}),
     }
     if username:
         passwords = directory / "htpasswd"
         with passwords.open("wb") as file:
             subprocess.run(["htpasswd", "-niB", username], input=password.encode(), stdout=file, check=True)
-        settings |= {
+        environment |= {
             "REGISTRY_AUTH": "htpasswd",
             "REGISTRY_AUTH_HTPASSWD_REALM": "tests",
             "REGISTRY_AUTH_HTPASSWD_PATH": str(passwords),
@@ -90,7 +98,7 @@ def run_registry(
     with (directory / "log").open("ab") as log:
         process = subprocess.Popen(
             ["docker-registry", "serve", str(config)],
-            env={"PATH": os.environ["PATH"], **settings},
+            env=environment,
             stdout=log,
             stderr=log,
         )
@@ -110,10 +118,10 @@ def free_port() -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], host: str, log: Path) -> None:
+    address, _, port = host.partition(":")
     until = time.monotonic() + 20
     while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(requests.ConnectionError):
-            requests.get(f"http://{host}/v2/", timeout=5)
+        with contextlib.suppress(OSError), socket.create_connection((address, int(port)), timeout=5):
             return
         time.sleep(0.05)
     raise RuntimeError(f"docker-registry does not run: {log.read_text()[-2000:]}")

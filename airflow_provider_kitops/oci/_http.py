@@ -281,6 +281,8 @@ def connection_error(error: BaseException, doing: str, plain_http: bool) -> Kito
         permanent, hint = True, "Its certificate is not trusted: give the CA that signed it as ca_bundle."
     elif any(isinstance(link, ssl.SSLError | requests.exceptions.SSLError) for link in chain):
         permanent, hint = True, "TLS failed. If the registry speaks plain HTTP, set plain_http."
+        if any("CERTIFICATE" in str(getattr(link, "reason", "")) for link in chain):
+            hint = "The registry wants another certificate from us: see client_cert and client_key."
     elif any(isinstance(link, ConnectionRefusedError) for link in chain):
         hint = "Nothing listens there: check host and port, and whether the registry runs."
     elif any(isinstance(link, urllib3.exceptions.NameResolutionError) for link in chain):

@@ -23,6 +23,7 @@ from airflow_provider_kitops.oci.errors import (
 )
 
 _LONGEST_BODY = 64 * 1024
+_WANTS_TLS = "wants TLS"
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
     "DIGEST_INVALID": (DigestMismatch, "The bytes changed on the way, or while they were read."),
     "MANIFEST_BLOB_UNKNOWN": (NotFound, "Push the blobs before the manifest."),
@@ -37,6 +38,10 @@ def error_of(response: requests.Response, doing: str) -> KitopsError:
     :param doing: what was tried and on what, as in "Could not ...".
     """
     codes, said = _read(response)
+    if said == _WANTS_TLS:
+        error = RegistryUnavailable(f"Could not {doing}: the registry speaks HTTPS.", hint="Do not set plain_http.")
+        error.transient = False
+        return error
     status = response.status_code
     message = f"Could not {doing}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
     if status == 429 or "TOOMANYREQUESTS" in codes:
@@ -91,6 +96,9 @@ def _read(response: requests.Response) -> tuple[list[str], str]:
     """The error codes in the body, and what it says in words."""
     try:
         body = response.raw.read(_LONGEST_BODY, decode_content=True) or b""
+        # What Go's server, and nginx, answer to plain HTTP where they expect TLS.
+        if b"HTTP request to an HTTPS server" in body or b"plain HTTP request was sent to HTTPS port" in body:
+            return [], _WANTS_TLS
         errors = json.loads(body)["errors"]
         codes = [str(error.get("code", "")) for error in errors]
         said = "; ".join(f"{error.get('code', '')} {error.get('message', '')}".strip() for error in errors)

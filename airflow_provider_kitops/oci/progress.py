@@ -14,6 +14,9 @@ from tqdm import tqdm
 
 from airflow_provider_kitops.oci.target import Progress, ProgressHook
 
+# Seconds between two drawings of the bar.
+_REDRAW = 0.1
+
 
 @contextmanager
 def bar(stream: TextIO | None = None) -> Iterator[ProgressHook]:
@@ -23,18 +26,23 @@ def bar(stream: TextIO | None = None) -> Iterator[ProgressHook]:
     """
     lock = threading.Lock()
     seen: dict[tuple[str, str], Progress] = {}
+    drawn = 0.0
     with tqdm(file=stream or sys.stderr, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as shown:
 
         def hook(step: Progress) -> None:
+            nonlocal drawn
             with lock:
                 seen[step.action, step.name] = step
                 shown.total = sum(max(part.total or 0, part.done) for part in seen.values())
                 shown.set_description(f"{step.action} {step.name[:30]}", refresh=False)
                 # Absolute, not added: work that starts over goes back to its beginning.
                 shown.n = sum(part.done for part in seen.values())
-                shown.update(0)
+                if time.monotonic() - drawn >= _REDRAW:
+                    drawn = time.monotonic()
+                    shown.refresh()
 
         yield hook
+        shown.refresh()
 
 
 @contextmanager

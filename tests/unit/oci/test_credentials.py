@@ -1,0 +1,145 @@
+"""Credentials from Docker's config file and credential helpers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops.oci.credentials import Credentials, docker_config_file, find_credentials
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+
+def auth(username: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{username}:{password}".encode()).decode()}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch):
+    """Writes a config file and makes it Docker's usual one."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    def write(value: object) -> Path:
+        path = tmp_path / "config.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch):
+    """Installs a credential helper that answers as it is told and notes what it was asked."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    asked = tmp_path / "asked"
+
+    def install(name: str, answer: object, code: int = 0) -> Path:
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        (programs / "answer").write_text(text)
+        path = programs / f"docker-credential-{name}"
+        path.write_text(f'#!/bin/sh\n(echo "$1"; cat) > "{asked}"\ncat "{programs}/answer"\nexit {code}\n')
+        path.chmod(0o755)
+        return asked
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("key", "registry"),
+    [
+        ("reg.example", "reg.example"),
+        ("https://reg.example/v1/", "reg.example"),
+        ("http://127.0.0.1:5000", "127.0.0.1:5000"),
+        ("https://index.docker.io/v1/", "docker.io"),
+    ],
+)
+def test_a_registry_is_found_under_all_its_names(config, key: str, registry: str) -> None:
+    config({"auths": {"other.example": auth("eve", "x"), key: auth("alice", "pass:word")}})
+    assert find_credentials(registry) == Credentials("alice", "pass:word")
+
+
+def test_an_unknown_registry_and_a_missing_file_have_none(config, tmp_path) -> None:
+    assert not find_credentials("reg.example")
+    config({"auths": {"reg.example:5000": auth("alice", "x"), "other": {}}})
+    assert not find_credentials("reg.example")
+    with pytest.raises(InvalidInput, match=r"no Docker config file .*nowhere\.json"):
+        find_credentials("reg.example", tmp_path / "nowhere.json")
+
+
+def test_an_identity_token_is_taken_for_what_it_is(config) -> None:
+    config({"auths": {"reg.example": {**auth("00000000", ""), "identitytoken": "token"}}})
+    assert find_credentials("reg.example") == Credentials(identity_token="token")
+
+
+def test_the_helper_of_a_registry_wins_over_the_rest(config, helper) -> None:
+    asked = helper("test", {"ServerURL": "x", "Username": "alice", "Secret": "from helper"})
+    config(
+        {
+            "credHelpers": {"reg.example": "test"},
+            "credsStore": "missing",
+            "auths": {"reg.example": auth("alice", "from file")},
+        }
+    )
+    assert find_credentials("reg.example") == Credentials("alice", "from helper")
+    assert asked.read_text() == "get\nreg.example"
+
+
+def test_the_store_is_asked_for_what_the_file_does_not_hold(config, helper) -> None:
+    asked = helper("test", {"Username": "<token>", "Secret": "token"})
+    config({"credsStore": "test", "auths": {"reg.example": {}}})
+    assert find_credentials("reg.example") == Credentials(identity_token="token")
+    find_credentials("docker.io")
+    assert asked.read_text() == "get\nhttps://index.docker.io/v1/"
+
+
+def test_a_helper_that_knows_nothing_means_no_credentials(config, helper) -> None:
+    helper("test", "credentials not found in native keychain", code=1)
+    config({"credsStore": "test"})
+    assert not find_credentials("reg.example")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("a secret", 1), ("a secret", 0), ('{"Username": "a secret"}', 0)])
+def test_a_helper_that_fails_is_named_and_its_output_is_not_shown(config, helper, answer: str, code: int) -> None:
+    helper("test", answer, code)
+    config({"credHelpers": {"reg.example": "test"}})
+    with pytest.raises(InvalidInput, match="docker-credential-test") as caught:
+        find_credentials("reg.example")
+    assert "a secret" not in str(caught.value)
+
+
+def test_a_store_that_is_not_installed_is_no_obstacle_but_a_named_helper_is(config, caplog) -> None:
+    config({"credsStore": "not-installed"})
+    assert not find_credentials("reg.example")
+    assert "not-installed" in caplog.text
+    config({"credHelpers": {"reg.example": "not-installed"}})
+    with pytest.raises(InvalidInput, match="not installed"):
+        find_credentials("reg.example")
+    config({"credHelpers": {"reg.example": "../../bin/sh"}})
+    with pytest.raises(InvalidInput, match="no name of a credential helper"):
+        find_credentials("reg.example")
+
+
+@pytest.mark.parametrize(
+    "value", ["{secret", "[]", {"auths": ["x"]}, {"auths": {"reg.example": {"auth": "c2VjcmV0"}}}, {"credHelpers": 1}]
+)
+def test_a_malformed_file_is_named_and_not_shown(config, value: object) -> None:
+    path = config(value)
+    with pytest.raises(InvalidInput, match=r"config\.json") as caught:
+        find_credentials("reg.example")
+    assert "secret" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_secrets_do_not_show() -> None:
+    shown = repr(Credentials("alice", "open sesame", "token"))
+    assert "sesame" not in shown
+    assert "token=" not in shown
+
+
+def test_the_config_file_may_be_named_by_its_directory(tmp_path: Path) -> None:
+    assert docker_config_file(tmp_path) == tmp_path / "config.json"
+    assert docker_config_file(tmp_path / "other.json") == tmp_path / "other.json"

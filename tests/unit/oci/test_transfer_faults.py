@@ -1,0 +1,343 @@
+"""What the registry client does when connections break and servers misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import pytest
+
+from airflow_provider_kitops.oci._status import retry_after
+from airflow_provider_kitops.oci.content import read
+from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor
+from airflow_provider_kitops.oci.errors import (
+    Conflict,
+    DigestMismatch,
+    Forbidden,
+    KitopsError,
+    LimitExceeded,
+    NotFound,
+    RateLimited,
+    RegistryUnavailable,
+    Unauthorized,
+    VerificationFailed,
+)
+from airflow_provider_kitops.oci.repository import Repository
+from tests.artifacts import LAYER
+from tests.unit.oci.conftest import repository_of
+from tests.unit.oci.fake_server import Answer, FakeServer, Request
+
+DATA = os.urandom(300_000)
+BLOB = Descriptor.of(LAYER, DATA)
+
+
+def test_a_broken_download_goes_on_where_it_broke(server: FakeServer, repository: Repository) -> None:
+    def answer(request: Request) -> Answer:
+        begin = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        headers = {"Content-Length": str(len(DATA) - begin)}
+        if begin:
+            headers["Content-Range"] = f"bytes {begin}-{len(DATA) - 1}/{len(DATA)}"
+        return Answer(206 if begin else 200, DATA[begin:], headers, cut=40_000)
+
+    server.answer = answer
+    assert read(repository, BLOB) == DATA
+    begins = [request.headers.get("Range", "bytes=0-") for request in server.seen("GET")]
+    # Eight pieces, though no request may be tried more than four times in a row.
+    assert begins == [f"bytes={at}-" for at in range(0, len(DATA), 40_000)]
+
+
+def test_a_registry_without_ranges_is_read_from_the_beginning(server: FakeServer, repository: Repository) -> None:
+    def answer(request: Request) -> Answer:
+        return Answer(200, DATA, cut=150_000 if len(server.requests) == 1 else None)
+
+    server.answer = answer
+    assert read(repository, BLOB) == DATA
+
+
+def test_a_registry_that_sends_another_range_is_not_believed(server: FakeServer, repository: Repository) -> None:
+    def answer(request: Request) -> Answer:
+        if "Range" not in request.headers:
+            return Answer(200, DATA, cut=100_000)
+        return Answer(206, DATA[:200_000], {"Content-Range": f"bytes 0-199999/{len(DATA)}"})
+
+    server.answer = answer
+    with pytest.raises(RegistryUnavailable, match="another range"):
+        read(repository, BLOB)
+
+
+def test_a_download_that_never_moves_on_is_given_up(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(200, DATA, cut=0)
+    with pytest.raises(RegistryUnavailable):
+        read(repository, BLOB)
+    assert len(server.requests) == 4
+
+
+class Uploads:
+    """Takes uploads, and does with a PATCH or PUT that has a body what the test says."""
+
+    def __init__(self, server: FakeServer, *answers: Answer, location: str = "/v2/demo/model/blobs/uploads/1") -> None:
+        self.answers = list(answers)
+        self.location = location
+        self.bodies: list[bytes] = []
+        server.answer = self
+
+    def __call__(self, request: Request) -> Answer:
+        if request.method == "HEAD":
+            return Answer(404)
+        if request.method == "POST":
+            return Answer(202, headers={"Location": self.location})
+        if request.method == "DELETE":
+            return Answer(204)
+        if request.body:
+            self.bodies.append(request.body)
+            if self.answers:
+                return self.answers.pop(0)
+        done = 202 if request.method == "PATCH" else 201
+        return Answer(done, headers={"Location": self.location})
+
+
+@pytest.mark.parametrize("content", [BLOB, LAYER])
+def test_a_failed_upload_is_sent_again_from_the_beginning(
+    server: FakeServer, repository: Repository, content: Descriptor | str
+) -> None:
+    uploads = Uploads(server, Answer(503), Answer(500, b"oops"))
+    opened = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal opened
+        opened += 1
+        yield DATA[:100_000]
+        yield DATA[100_000:]
+
+    assert repository.push(content, source) == BLOB
+    assert opened == 3
+    assert uploads.bodies == [DATA] * 3
+    closing = server.seen("PUT")[-1]
+    assert closing.query["digest"] == [BLOB.digest]
+
+
+def test_a_known_size_is_announced_and_an_unknown_one_is_sent_in_chunks(
+    server: FakeServer, repository: Repository
+) -> None:
+    Uploads(server)
+    repository.push(BLOB, lambda: iter([DATA]))
+    assert server.seen("PUT")[0].headers["Content-Length"] == str(len(DATA))
+    repository.push(LAYER, lambda: iter([DATA]))
+    assert server.seen("PATCH")[0].headers["Transfer-Encoding"] == "chunked"
+
+
+def test_an_upload_is_not_sent_to_another_host(
+    server: FakeServer, elsewhere: FakeServer, repository: Repository
+) -> None:
+    Uploads(server, location=f"{elsewhere.url}/v2/demo/model/blobs/uploads/1")
+    with pytest.raises(VerificationFailed, match="another place"):
+        repository.push(BLOB, DATA)
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("location", ["/v2/x?_state=a%2Bb", "http://{host}/v2/x?_state=a%2Bb"])
+def test_a_location_may_be_relative_or_absolute_and_keeps_its_state(
+    server: FakeServer, repository: Repository, location: str
+) -> None:
+    Uploads(server, location=location.format(host=server.host))
+    repository.push(LAYER, lambda: iter([DATA]))
+    closing = server.seen("PUT")[-1]
+    assert closing.query == {"_state": ["a+b"], "digest": [BLOB.digest]}
+
+
+def test_a_mount_that_is_refused_ends_the_upload_that_it_began(server: FakeServer) -> None:
+    one = repository_of(server)
+    two = Repository(server.host, "demo/other", one._client)
+    Uploads(server)
+    assert two.mount(BLOB, one) is False
+    assert [request.method for request in server.requests] == ["POST", "DELETE"]
+
+
+def test_a_redirect_to_another_host_gets_no_credentials(
+    server: FakeServer, elsewhere: FakeServer, repository: Repository
+) -> None:
+    def answer(request: Request) -> Answer:
+        if "Authorization" not in request.headers:
+            return Answer(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+        return Answer(307, headers={"Location": f"{elsewhere.url}/storage?signature=abc"})
+
+    server.answer = answer
+    elsewhere.answer = lambda request: Answer(200, DATA)
+    assert read(repository, BLOB) == DATA
+    assert "Authorization" not in elsewhere.requests[0].headers
+    assert elsewhere.requests[0].query == {"signature": ["abc"]}
+
+
+def test_redirects_in_a_circle_end(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(302, headers={"Location": request.path})
+    with pytest.raises(KitopsError, match="in circles"):
+        read(repository, BLOB)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "tries"),
+    [
+        (401, Unauthorized, 1),
+        (403, Forbidden, 1),
+        (404, NotFound, 1),
+        (405, Forbidden, 1),
+        (409, Conflict, 1),
+        (412, Conflict, 1),
+        (413, LimitExceeded, 1),
+        (418, KitopsError, 1),
+        (429, RateLimited, 4),
+        (500, RegistryUnavailable, 4),
+        (503, RegistryUnavailable, 4),
+    ],
+)
+def test_each_status_has_its_error(
+    server: FakeServer, repository: Repository, status: int, error: type[KitopsError], tries: int
+) -> None:
+    body = json.dumps({"errors": [{"code": "WHATEVER", "message": "the\nreason"}]}).encode()
+    server.answer = lambda request: Answer(status, body)
+    with pytest.raises(error) as caught:
+        repository._manifests.put(MANIFEST, b"{}", "v1")
+    assert type(caught.value) is error
+    assert "the reason" in caught.value.message
+    assert str(status) in caught.value.message
+    assert server.host in caught.value.message
+    assert caught.value.hint or status == 418
+    assert len(server.requests) == tries
+
+
+def test_a_registry_that_asks_to_wait_is_obeyed(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: (
+        Answer(429, headers={"Retry-After": "1"}) if len(server.requests) == 1 else Answer(200)
+    )
+    began = time.monotonic()
+    assert repository.exists(BLOB)
+    assert 1 <= time.monotonic() - began < 3
+
+
+def test_a_registry_that_asks_to_wait_too_long_is_left_to_the_caller(
+    server: FakeServer, repository: Repository
+) -> None:
+    server.answer = lambda request: Answer(429, headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimited, match="3600 seconds") as caught:
+        repository.exists(BLOB)
+    assert caught.value.retry_after == 3600
+    assert len(server.requests) == 1
+
+
+def test_retry_after_may_be_a_date() -> None:
+    assert retry_after(formatdate(time.time() + 100, usegmt=True)) == pytest.approx(100, abs=2)
+    assert retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert retry_after("soon") is retry_after(None) is None
+
+
+def test_tags_are_read_page_by_page(server: FakeServer, repository: Repository) -> None:
+    pages = {"": (["a", "b"], "b"), "b": (["c"], "c"), "c": (None, "")}
+
+    def answer(request: Request) -> Answer:
+        tags, following = pages[request.query.get("last", [""])[0]]
+        link = {"Link": f'</v2/demo/model/tags/list?last={following}&n=2>; rel="next"'} if following else {}
+        return Answer(200, json.dumps({"name": "demo/model", "tags": tags}).encode(), link)
+
+    server.answer = answer
+    assert repository.tags() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("link", ["{other}/v2/demo/model/tags/list?last=a", "/v2/demo/model/tags/list?last=a"])
+def test_a_next_page_elsewhere_or_seen_before_is_refused(
+    server: FakeServer, elsewhere: FakeServer, repository: Repository, link: str
+) -> None:
+    header = f'<{link.format(other=elsewhere.url)}>; rel="next"'
+    server.answer = lambda request: Answer(200, b'{"tags": ["a"]}', {"Link": header})
+    with pytest.raises(VerificationFailed):
+        repository.tags()
+    assert elsewhere.requests == []
+
+
+def manifest_answer(data: bytes, **headers: str) -> Answer:
+    return Answer(200, data, {"Content-Type": MANIFEST, **headers})
+
+
+def test_a_manifest_with_another_digest_is_refused(server: FakeServer, repository: Repository) -> None:
+    data, other = b'{"schemaVersion":2}', Descriptor.of(MANIFEST, b"other")
+    server.answer = lambda request: manifest_answer(data, **{"Docker-Content-Digest": other.digest})
+    with pytest.raises(DigestMismatch):
+        repository._manifests.read("v1")
+    with pytest.raises(DigestMismatch):
+        repository._manifests.read(other.digest)
+    with pytest.raises(DigestMismatch):
+        repository.resolve(Descriptor.of(MANIFEST, data).digest)
+
+
+def test_a_registry_that_sends_no_digest_header_is_read_and_hashed(server: FakeServer, repository: Repository) -> None:
+    data = b'{"schemaVersion":2}'
+    server.answer = lambda request: manifest_answer(data)
+    assert repository.resolve("v1") == Descriptor.of(MANIFEST, data)
+
+
+def test_an_endless_manifest_is_not_read_to_its_end(server: FakeServer, repository: Repository) -> None:
+    data = b" " * (4 * 1024 * 1024 + 1)
+    server.answer = lambda request: manifest_answer(data)
+    with pytest.raises(LimitExceeded):
+        repository.resolve("v1")
+
+
+def test_what_is_no_manifest_is_said_so(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(200, b"<html>", {"Content-Type": "text/html"})
+    with pytest.raises(KitopsError, match="text/html"):
+        repository.resolve("v1")
+
+
+MODEL = Descriptor.of(MANIFEST, b"{}")
+NOTE = {"mediaType": MANIFEST, "digest": Descriptor.of(MANIFEST, b"1").digest, "size": 1, "artifactType": "a/b"}
+OTHER = {**NOTE, "digest": Descriptor.of(MANIFEST, b"2").digest, "artifactType": "c/d"}
+
+
+def index_of(*entries: dict[str, object], **headers: str) -> Answer:
+    value = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
+    return Answer(200, json.dumps(value).encode(), {"Content-Type": INDEX, **headers})
+
+
+def test_referrers_come_from_the_api_page_by_page(server: FakeServer, repository: Repository) -> None:
+    def answer(request: Request) -> Answer:
+        if "page" in request.query:
+            return index_of(OTHER)
+        return index_of(NOTE, Link='</v2/demo/model/referrers/x?page=2>; rel="next"')
+
+    server.answer = answer
+    assert [item.digest for item in repository.referrers(MODEL)] == [NOTE["digest"], OTHER["digest"]]
+    # Filtered here, as this server does not.
+    assert [item.digest for item in repository.referrers(MODEL, "a/b")] == [NOTE["digest"]]
+    assert server.requests[-2].query == {"artifactType": ["a/b"]}
+
+
+@pytest.mark.parametrize(
+    "none",
+    [
+        Answer(404),
+        Answer(303, headers={"Location": "https://127.0.0.1:1/login"}),
+        Answer(200, b"<html>", {"Content-Type": "text/html"}),
+        Answer(400),
+    ],
+    ids=["404", "redirect", "page", "400"],
+)
+def test_without_the_api_referrers_come_from_the_tag(server: FakeServer, repository: Repository, none: Answer) -> None:
+    tag = MODEL.digest.replace(":", "-")
+    server.answer = lambda request: index_of(NOTE) if request.path.endswith(tag) else none
+    assert [item.digest for item in repository.referrers(MODEL)] == [NOTE["digest"]]
+
+
+def test_a_rate_limited_referrers_api_is_no_missing_one(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(429)
+    with pytest.raises(RateLimited):
+        repository.referrers(MODEL)
+    assert not server.seen(path="sha256-")
+
+
+def test_a_registry_that_answers_the_tag_with_the_subject_itself_has_no_referrers(
+    server: FakeServer, repository: Repository
+) -> None:
+    server.answer = lambda request: manifest_answer(b"{}") if "manifests" in request.path else Answer(404)
+    assert repository.referrers(MODEL) == []
