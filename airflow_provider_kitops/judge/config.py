@@ -61,6 +61,7 @@ class JudgeConfig(BaseModel):
     :param maximum_prompt_characters: longer prompts are cut (the report counts them).
     :param maximum_answer_characters: the same for references and answers.
     :param tie_band: |p - 0.5| up to this is a tie, p being the probability that the challenger's answer is better.
+        Small judges are right by small margins, so a wide band makes ties of all that they say.
     :param logprobs: ``auto`` uses log-probabilities when the endpoint gives them and the letter otherwise;
         ``require`` makes an answer without them unreadable; ``never`` does not ask for them.
     :param top_logprobs: how many alternatives to ask for; endpoints commonly allow 20.
@@ -88,7 +89,7 @@ class JudgeConfig(BaseModel):
     show_reference: bool = True
     maximum_prompt_characters: int = Field(default=4000, ge=100)
     maximum_answer_characters: int = Field(default=4000, ge=100)
-    tie_band: float = Field(default=0.05, ge=0, lt=0.5)
+    tie_band: float = Field(default=0.01, ge=0, lt=0.5)
     logprobs: Literal["auto", "require", "never"] = "auto"
     top_logprobs: int = Field(default=20, ge=2, le=20)
     minimum_mass: float = Field(default=0.1, ge=0, lt=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from airflow_provider_kitops.oci.errors import Forbidden, InvalidInput, JudgeUnavailable, KitopsError, Unauthorized
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Message = tuple[str, str]
 
 _LONGEST_WAIT = 60.0
-_backoff = wait_exponential_jitter(initial=0.5, max=20)
+_backoff = wait_random_exponential(multiplier=0.5, max=20)
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _alternatives(token: str, logprob: float, top: Sequence[Any]) -> tuple[tuple
 
 
 def _wait(state: RetryCallState) -> float:
-    """What the endpoint asks for (Retry-After in seconds), or exponential with jitter."""
+    """What the endpoint asks for (Retry-After in seconds), or exponential, at random."""
     error = state.outcome.exception() if state.outcome else None
     response = getattr(error, "response", None)
     asked = response.headers.get("retry-after", "") if response is not None else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from airflow_provider_kitops.judge.config import JudgeConfig
@@ -77,20 +77,26 @@ class Session:
 
         def one(task: _Task) -> _Result:
             nonlocal finished
-            result = work(task)
+            if stopped.is_set():
+                raise CancelledError
+            try:
+                result = work(task)
+            except BaseException:
+                stopped.set()
+                raise
             with counting:
                 finished += 1
                 done(finished)
             return result
 
-        counting = threading.Lock()
+        counting, stopped = threading.Lock(), threading.Event()
         with ThreadPoolExecutor(self._workers, thread_name_prefix="judge") as pool:
             futures = [pool.submit(one, task) for task in tasks]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
-                # Raises the first failure that ended the waiting, if there was one.
+                # Raises the failure that ended the waiting, if there was one.
                 for future in futures:
-                    if future.done():
+                    if future.done() and not isinstance(future.exception(), CancelledError):
                         future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from airflow_provider_kitops.oci.errors import InvalidInput
 
@@ -25,7 +25,7 @@ _DRAWS = 20_000
 _SEED = 20_240_229
 _CHUNK = 4_000_000
 #: Nodes of the quadrature for wins, ties and losses.
-_NODES = 4_000
+_NODES = 2_000
 
 
 def clopper_pearson_lower(successes: int, trials: int, confidence: float) -> float:
@@ -112,11 +112,11 @@ def mean_difference(differences: Sequence[float], clusters: Sequence[str] | None
 def _exact(wins: int, ties: int, losses: int) -> MeanDifference:
     """Wins, ties and losses: the weights of the three are Dirichlet, so no draws are needed."""
 
-    def at_most(margin: float) -> float:
-        return _weights_at_most(margin, wins, ties, losses + 1)
+    at_most = _weights_at_most(wins, ties, losses + 1)
+    mirrored = _weights_at_most(losses, ties, wins + 1)
 
     def at_least(margin: float) -> float:
-        return _weights_at_most(-margin, losses, ties, wins + 1)
+        return mirrored(-margin)
 
     n = wins + ties + losses
     return MeanDifference(
@@ -127,24 +127,25 @@ def _exact(wins: int, ties: int, losses: int) -> MeanDifference:
         at_most,
         at_least,
         lambda level: _root(at_most, level),
-        lambda level: -_root(lambda margin: at_least(-margin), level),
+        lambda level: -_root(mirrored, level),
     )
 
 
-def _weights_at_most(margin: float, wins: int, ties: int, losses: int) -> float:
-    """P(W - L <= margin) for (W, T, L) ~ Dirichlet(wins, ties, losses), losses >= 1."""
+def _weights_at_most(wins: int, ties: int, losses: int) -> Callable[[float], float]:
+    """P(W - L <= margin) as a function of margin, for (W, T, L) ~ Dirichlet(wins, ties, losses), losses >= 1."""
     if wins == 0:
         # W = 0: L ~ Beta(losses, ties).
-        if ties == 0:
-            return float(margin >= -1)
-        return float(stats.beta.sf(-margin, losses, ties))
-    if margin == 0:
-        return float(stats.beta.cdf(0.5, wins, losses))
+        return lambda margin: float(stats.beta.sf(-margin, losses, ties)) if ties else float(margin >= -1)
     # W + L and W / (W + L) are independent Beta variables; the first is integrated over its quantiles.
     nodes = (np.arange(_NODES) + 0.5) / _NODES
     decided = np.ones(1) if ties == 0 else stats.beta.ppf(nodes, wins + losses, ties)
-    share = np.clip((1 + margin / decided) / 2, 0, 1)
-    return float(np.mean(stats.beta.cdf(share, wins, losses)))
+
+    def at_most(margin: float) -> float:
+        if margin == 0:
+            return float(special.betainc(wins, losses, 0.5))
+        return float(np.mean(special.betainc(wins, losses, np.clip((1 + margin / decided) / 2, 0, 1))))
+
+    return at_most
 
 
 def _root(distribution: Callable[[float], float], level: float) -> float:

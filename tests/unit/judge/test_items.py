@@ -1,0 +1,61 @@
+"""Items, pairs and predictions from JSON Lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops.judge.items import Item, items_digest, load_items, load_pairs, load_predictions
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+
+def written(directory: Path, text: str) -> Path:
+    path = directory / "lines.jsonl"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_items_pairs_and_predictions_are_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, '{"id": "1", "prompt": "a\u2028b", "reference": "r", "cluster": null}\n\n{"id": "2", "prompt": "q"}'
+    )
+    assert load_items(path) == [Item("1", "a\u2028b", "r"), Item("2", "q")]
+    pair = load_pairs(written(tmp_path, '{"id": "1", "prompt": "p", "better": "x", "worse": "y"}'))[0]
+    assert (pair.better, pair.worse, pair.reference) == ("x", "y", None)
+    path = written(tmp_path, '{"id": "1", "prediction": "", "seconds": 3}')
+    assert load_predictions(path) == {"1": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds no lines"),
+        ("{", "line 1: not JSON"),
+        ("[1]", "an? JSON object is expected"),
+        ('{"id": "1"}', "lacks 'prompt'"),
+        ('{"id": "1", "prompt": "p", "promt": "p"}', "unknown 'promt'"),
+        ('{"id": 1, "prompt": "p"}', "'id' must be a non-empty text"),
+        ('{"id": "1", "prompt": " "}', "'prompt' must be a non-empty text"),
+        ('{"id": "1", "prompt": "p"}\n{"id": "1", "prompt": "q"}', "line 2: the id '1' was used in line 1"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        load_items(written(tmp_path, text))
+
+
+def test_a_pair_of_equal_answers_says_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="are the same"):
+        load_pairs(written(tmp_path, '{"id": "1", "prompt": "p", "better": "x", "worse": "x "}'))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="nowhere"):
+        load_items(tmp_path / "nowhere.jsonl")
+
+
+def test_the_digest_of_a_set_does_not_depend_on_its_order() -> None:
+    items = [Item("1", "a"), Item("2", "b", "r")]
+    assert items_digest(items) == items_digest(items[::-1])
+    assert items_digest(items) != items_digest([Item("1", "a"), Item("2", "b")])
