@@ -25,11 +25,11 @@ class Endpoint:
 
     def path(self, *parts: str) -> str:
         """An address below the repository."""
-        return "/".join(("/v2", self._remote_name, *parts))
+        return "/".join(("/v2", self.remote, *parts))
 
     def scope(self, *actions: str) -> str:
         """What a request needs: ``repository:<name>:<actions>``."""
-        return f"repository:{self._remote_name}:{','.join(actions)}"
+        return f"repository:{self.remote}:{','.join(actions)}"
 
     @property
     def pull(self) -> str:
@@ -47,7 +47,8 @@ class Endpoint:
         return self.scope("delete", "pull", "push")
 
     @property
-    def _remote_name(self) -> str:
+    def remote(self) -> str:
+        """The repository's name as the registry knows it."""
         # The hub keeps repositories of one name part below "library".
         hub = self.client.registry == "docker.io" and "/" not in self.repository
         return f"library/{self.repository}" if hub else self.repository

@@ -137,12 +137,14 @@ class RegistryClient:
         :param limit: the most bytes that are read.
         :raises LimitExceeded: the body is longer.
         """
+        return self.retry.call(lambda: self.read_once(method, path, limit=limit, **more))
 
-        def work() -> tuple[requests.Response, bytes]:
-            with self.send(method, path, **more) as response:
-                return response, read_body(response, limit, str(more["doing"]))
-
-        return self.retry.call(work)
+    def read_once(
+        self, method: str, path: str, *, limit: int = MAX_ANSWER_SIZE, **more: Any
+    ) -> tuple[requests.Response, bytes]:
+        """As ``read``, tried once."""
+        with self.send(method, path, **more) as response:
+            return response, read_body(response, limit, str(more["doing"]))
 
     def _once(
         self,

@@ -91,7 +91,11 @@ class Manifests:
 
         :raises DigestMismatch: the registry has stored something else.
         """
-        response, _ = self._at.client.read(
+        return self._at.client.retry.call(lambda: self.put_once(media_type, data, reference))
+
+    def put_once(self, media_type: str, data: bytes, reference: str) -> requests.Response:
+        """As ``put``, tried once."""
+        response, _ = self._at.client.read_once(
             "PUT",
             self._path(reference),
             doing=f"push the manifest {reference} to {self._at.repository}",

@@ -24,6 +24,8 @@ from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound,
 # What registries answer where they have no such API: not found, not understood, or a redirect to a page for people.
 _NO_API = (301, 302, 303, 307, 308, 400, 404, 405, 406, 415, 501)
 _ROUNDS = 8
+# Seconds to let other clients finish what they began before ours could be seen by them.
+_SETTLE = 0.1
 
 
 class Referrers:
@@ -104,7 +106,7 @@ class Referrers:
         with self._lock:
             for attempt in range(_ROUNDS):
                 if attempt:
-                    time.sleep(random.uniform(0.05, 0.2) * attempt)  # noqa: S311 - so that two clients part
+                    time.sleep(_SETTLE * (1 + attempt * random.random()))  # noqa: S311 - so that two clients part
                 value, entries = self._by_tag(subject)
                 if any(entry.digest == referrer.digest for entry in entries) == present:
                     # Read once more after our own write: another client may have written over it.

@@ -24,9 +24,10 @@ from airflow_provider_kitops.oci.errors import (
 
 _LONGEST_BODY = 64 * 1024
 _WANTS_TLS = "wants TLS"
+# The first that an answer holds counts.
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
-    "DIGEST_INVALID": (DigestMismatch, "The bytes changed on the way, or while they were read."),
     "MANIFEST_BLOB_UNKNOWN": (NotFound, "Push the blobs before the manifest."),
+    "DIGEST_INVALID": (DigestMismatch, "The bytes changed on the way, or while they were read."),
     "NAME_INVALID": (InvalidReference, "Choose a repository name that this registry allows."),
     "TAG_INVALID": (InvalidReference, "Choose a tag that this registry allows."),
 }
@@ -48,9 +49,8 @@ def error_of(response: requests.Response, doing: str) -> KitopsError:
         wait = retry_after(response.headers.get("Retry-After"))
         hint = f"It asks to wait {wait:.0f} seconds." if wait else "It limits how often it may be asked: try later."
         return RateLimited(message, hint=hint, retry_after=wait)
-    for code in codes:
-        if code in _BY_CODE:
-            kind, hint = _BY_CODE[code]
+    for code, (kind, hint) in _BY_CODE.items():
+        if code in codes:
             return kind(message, hint=hint)
     return _by_status(status, codes, message)
 

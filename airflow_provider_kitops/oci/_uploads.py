@@ -50,7 +50,7 @@ class Uploads:
             self._at.path("blobs", "uploads", ""),
             doing=f"mount {descriptor.digest} from {other.repository} in {self._at.repository}",
             scope=f"{self._at.push} {other.pull}",
-            params={"mount": descriptor.digest, "from": repository},
+            params={"mount": descriptor.digest, "from": other.remote},
             headers={"Content-Length": "0"},
             accept=(201, 202, 400, 401, 403, 404, 405),
         )
@@ -66,7 +66,8 @@ class Uploads:
         body = kind(content, source, self._at.name)
         try:
             if isinstance(content, Descriptor):
-                self._finish(location, content.digest, body if content.size else b"", doing)
+                # What has no length is no body to the HTTP library, which would never read the source then.
+                self._finish(location, content.digest, body if content.size else b"".join(body), doing)
                 return content
             with self._at.client.send(
                 "PATCH",

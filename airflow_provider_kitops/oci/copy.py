@@ -15,12 +15,15 @@ from typing import Literal, Protocol, runtime_checkable
 from airflow_provider_kitops.oci.content import read, reopened
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, LimitExceeded
+from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.manifest import Links
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, tags_to_set
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Target
 
 # No real index or chain of referrers comes near it; a forged one shall not keep us busy for ever.
 _MOST_MANIFESTS = 10_000
+
+_Action = Literal["move", "skip", "mount"]
 
 
 @runtime_checkable
@@ -87,7 +90,7 @@ def copy(
     descriptor = source.resolve(source_reference)
     tags_to_set(destination, descriptor, destination_tags, mutable=mutable_tags)
     plan = _plan(source, descriptor, referrers=referrers)
-    tally = _Tally(on_progress)
+    tally = _Tally(on_progress, "download" if isinstance(destination, Layout) else "upload")
     _copy_blobs(source, destination, plan, tally, concurrency)
     for manifest, data, links in plan.manifests.values():
         # A manifest with a subject is pushed even if it is there: whoever pushed it may not have come to list it.
@@ -95,7 +98,7 @@ def copy(
             tally.add("skip", manifest)
         else:
             destination.push(manifest, data)
-            tally.add("upload", manifest)
+            tally.add("move", manifest)
     apply_tags(destination, descriptor, destination_tags, mutable=mutable_tags)
     return CopyResult(descriptor, tally.copied, tally.skipped, tally.mounted)
 
@@ -156,10 +159,10 @@ def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Ta
     def moved(done: int) -> None:
         if stop.is_set():
             raise _Stopped("Another part of the copy failed.")
-        tally.report("upload", blob, done)
+        tally.report("move", blob, done)
 
     destination.push(blob, reopened(source, blob, moved))
-    tally.add("upload", blob, reported=blob.size > 0)
+    tally.add("move", blob, reported=blob.size > 0)
 
 
 class _Stopped(KitopsError):
@@ -167,20 +170,27 @@ class _Stopped(KitopsError):
 
 
 class _Tally:
-    """Counts bytes from several threads, and tells the hook."""
+    """Counts bytes from several threads, and tells the hook.
 
-    def __init__(self, on_progress: ProgressHook | None) -> None:
+    :param move: what moving bytes is called.
+    """
+
+    def __init__(self, on_progress: ProgressHook | None, move: Literal["upload", "download"]) -> None:
         self._hook: Callable[[Progress], None] = on_progress or (lambda step: None)
+        self._move = move
         self._lock = threading.Lock()
         self.copied = self.skipped = self.mounted = 0
 
-    def add(self, action: Literal["upload", "skip", "mount"], content: Descriptor, *, reported: bool = False) -> None:
+    def add(self, action: _Action, content: Descriptor, *, reported: bool = False) -> None:
+        """Count content as done, and report that unless its bytes have been reported one by one."""
         with self._lock:
-            self.copied += content.size if action == "upload" else 0
+            self.copied += content.size if action == "move" else 0
             self.skipped += content.size if action == "skip" else 0
             self.mounted += content.size if action == "mount" else 0
         if not reported:
             self.report(action, content, content.size)
 
-    def report(self, action: Literal["upload", "skip", "mount"], content: Descriptor, done: int) -> None:
-        self._hook(Progress(action, content.digest[:19], done, content.size))
+    def report(self, action: _Action, content: Descriptor, done: int) -> None:
+        """Tell the hook how many bytes of content are done."""
+        # The first digits tell contents apart, and fit on a line.
+        self._hook(Progress(self._move if action == "move" else action, content.digest[:19], done, content.size))

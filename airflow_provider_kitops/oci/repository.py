@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 
+import requests
+
 from airflow_provider_kitops.oci._downloads import Downloads
 from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import RegistryClient
@@ -13,7 +15,7 @@ from airflow_provider_kitops.oci._untagging import untag
 from airflow_provider_kitops.oci._uploads import Uploads
 from airflow_provider_kitops.oci.content import Verifier, VerifyingReader, check_descriptor, read_small
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, Descriptor, digest_of
-from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.errors import InvalidReference, NotFound, RegistryUnavailable
 from airflow_provider_kitops.oci.manifest import Links
 from airflow_provider_kitops.oci.reference import is_tag
 from airflow_provider_kitops.oci.target import Reader, Source, Target
@@ -135,7 +137,9 @@ class Repository:
 
         :return: False if that cannot be done; nothing has changed then.
         """
-        if not isinstance(source, Repository) or source._client is not self._client or descriptor.is_manifest:
+        if not isinstance(source, Repository) or descriptor.is_manifest:
+            return False
+        if source._client.origin != self._client.origin:
             return False
         return self._uploads.mount(descriptor, source._repository)
 
@@ -148,10 +152,22 @@ class Repository:
         else:
             content = Descriptor(content, digest_of(data), len(data))
         links = Links.parse(content.media_type, data)
-        answer = self._manifests.put(content.media_type, data, content.digest)
+        manifest = content
+        answer = self._client.retry.call(lambda: self._put(manifest, data, links))
         if links.subject is not None:
             listed = Descriptor(
                 content.media_type, content.digest, content.size, links.annotations or {}, links.artifact_type
             )
             self._referrers.added(listed, links.subject, answer)
         return content
+
+    def _put(self, manifest: Descriptor, data: bytes, links: Links) -> requests.Response:
+        try:
+            return self._manifests.put_once(manifest.media_type, data, manifest.digest)
+        except NotFound as error:
+            if not all(self.exists(part) for part in (*links.blobs, *links.manifests)):
+                raise
+            # docker-registry rewrites its note of a blob in place whenever somebody pushes the blob again, and finds
+            # the blob missing when it reads the note at that moment.
+            hint = "Another client may be pushing the same content: try again."
+            raise RegistryUnavailable(error.message, hint=hint) from error

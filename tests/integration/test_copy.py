@@ -150,4 +150,5 @@ def test_progress_tells_all_bytes(local: Store, remote: Store) -> None:
     ends = {step.name: step for step in steps}
     assert all(step.done == step.total for step in ends.values())
     assert sum(step.done for step in ends.values()) == result.copied
+    assert {step.action for step in steps} == {"upload"}
     assert next(step.done for step in steps if step.total == len(layer)) < len(layer)

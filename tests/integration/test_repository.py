@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -85,6 +87,8 @@ def test_bytes_that_differ_from_their_descriptor_are_not_stored(target: Target, 
         target.push(claimed, lambda: iter([data]))
     with pytest.raises(DigestMismatch):
         target.push(Descriptor(LAYER, Descriptor.of(LAYER, data).digest, 599_999), lambda: iter([data]))
+    with pytest.raises(DigestMismatch):
+        target.push(Descriptor(LAYER, Descriptor.of(LAYER, b"").digest, 0), b"not empty")
     with pytest.raises(DigestMismatch):
         target.push(Descriptor.of(MANIFEST, b"{}"), b"{ }")
     assert not target.exists(claimed)
@@ -196,6 +200,45 @@ def test_referrers_are_listed_by_the_tag_schema(target: Target) -> None:
     assert target.tags() == ["v1"]
     target.delete(note)
     assert [item.digest for item in target.referrers(model)] == [other.digest]
+
+
+def test_referrers_that_clients_add_at_the_same_time_are_all_listed(private_registry: Registry, name: str) -> None:
+    stores = [Store(config_of(private_registry)) for _ in range(4)]
+    model = put_artifact(stores[0].target(name), b"weights")
+    with ThreadPoolExecutor(4) as pool:
+        added = [
+            pool.submit(put_referrer, store.target(name), model, note=f"{number} {turn}")
+            for turn in range(3)
+            for number, store in enumerate(stores)
+        ]
+        digests = {each.result().digest for each in added}
+    assert {item.digest for item in stores[0].target(name).referrers(model)} == digests
+    for store in stores:
+        store.close()
+
+
+def test_an_upload_survives_a_restart_of_the_registry(tmp_path) -> None:
+    data = os.urandom(4_000_000)
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(contextlib.ExitStack())
+        first = running.enter_context(run_registry(tmp_path, port=port))
+        opened = 0
+
+        def source() -> Iterator[bytes]:
+            nonlocal opened
+            opened += 1
+            yield data[:2_000_000]
+            if opened == 1:
+                running.close()
+                stack.enter_context(run_registry(tmp_path, port=port))
+            yield data[2_000_000:]
+
+        with Store(config_of(first)) as store:
+            target = store.target("demo/model")
+            assert target.push(LAYER, source) == Descriptor.of(LAYER, data)
+            assert read(target, Descriptor.of(LAYER, data)) == data
+        assert opened == 2
 
 
 def test_a_blob_is_mounted_from_another_repository(store: Store, target: Target, name: str) -> None:

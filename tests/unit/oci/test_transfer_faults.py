@@ -26,7 +26,7 @@ from airflow_provider_kitops.oci.errors import (
     VerificationFailed,
 )
 from airflow_provider_kitops.oci.repository import Repository
-from tests.artifacts import LAYER
+from tests.artifacts import LAYER, manifest_bytes
 from tests.unit.oci.conftest import repository_of
 from tests.unit.oci.fake_server import Answer, FakeServer, Request
 
@@ -341,3 +341,30 @@ def test_a_registry_that_answers_the_tag_with_the_subject_itself_has_no_referrer
 ) -> None:
     server.answer = lambda request: manifest_answer(b"{}") if "manifests" in request.path else Answer(404)
     assert repository.referrers(MODEL) == []
+
+
+def test_a_manifest_is_pushed_again_if_the_registry_misses_blobs_that_it_has(
+    server: FakeServer, repository: Repository
+) -> None:
+    data = manifest_bytes(BLOB, [])
+    missing = json.dumps({"errors": [{"code": "DIGEST_INVALID"}, {"code": "MANIFEST_BLOB_UNKNOWN"}]}).encode()
+    present = True
+
+    def answer(request: Request) -> Answer:
+        if request.method == "HEAD":
+            return Answer(200 if present else 404)
+        return Answer(400, missing) if len(server.seen("PUT")) == 1 or not present else Answer(201)
+
+    server.answer = answer
+    assert repository.push(MANIFEST, data) == Descriptor.of(MANIFEST, data)
+    present = False
+    with pytest.raises(NotFound, match="before the manifest"):
+        repository.push(MANIFEST, data)
+    assert len(server.seen("PUT")) == 3
+
+
+def test_a_registry_in_trouble_is_not_asked_more_often_than_agreed(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(503)
+    with pytest.raises(RegistryUnavailable):
+        repository.push(MANIFEST, manifest_bytes(BLOB, []))
+    assert len(server.requests) == 4
