@@ -33,7 +33,11 @@ TRAINING: dict[str, Any] = {
     "checkpoint_steps": 10,
 }
 GENERATION: dict[str, Any] = {**ASK, "max_new_tokens": 4, "batch_size": 16}
-JUDGING: dict[str, Any] = {"concurrency": 1, "maximum_prompt_characters": 500}
+JUDGING: dict[str, Any] = {
+    "criteria": "Each answer names the topic of a message. The better answer is the one that is correct.",
+    "concurrency": 1,
+    "maximum_prompt_characters": 500,
+}
 GATE: dict[str, Any] = {"margin": 0.0, "confidence": 0.95, "minimum_items": 50}
 
 #: Downstream DAGs (deployment, say) schedule on this: it gets an event whenever the champion changes.

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops.oci.errors import KitopsError
 from demo.flow import MODEL, Demo, Options
+from demo.local_airflow import OwnJudge
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,14 +24,14 @@ def main(arguments: list[str] | None = None) -> int:
     home: Path = chosen.home
     if chosen.judge_url and not chosen.judge_model:
         parser.error("--judge-url needs --judge-model: the endpoint's name of the judge")
+    key = os.environ.get("JUDGE_API_KEY", "")
+    judge = OwnJudge(chosen.judge_url, chosen.judge_model, key) if chosen.judge_url else None
     options = Options(
         home=home,
         seed=chosen.seed,
         base=chosen.base,
         dataset=chosen.dataset,
-        judge_url=chosen.judge_url,
-        judge_model=chosen.judge_model,
-        judge_key=os.environ.get("JUDGE_API_KEY", ""),
+        judge=judge,
     )
     # Being told to end (by a supervisor, say) unwinds like Ctrl-C, so that nothing started here is left running.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

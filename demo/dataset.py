@@ -77,12 +77,9 @@ def read_own(path: Path) -> tuple[list[Row], list[Row]]:
     return rows[held_out:], rows[:held_out]
 
 
-def write_datasets(
-    directory: Path, train: Sequence[Row], test: Sequence[Row], sizes: Sizes, question: str, seed: int
-) -> None:
+def write_datasets(directory: Path, train: Sequence[Row], test: Sequence[Row], sizes: Sizes, seed: int) -> None:
     """Write two context directories, ``news`` and ``shuffled``, that differ only in the labels trained on.
 
-    :param question: what the judge is told about the task; ``{text}`` stands for the text.
     :param seed: decides which rows are drawn.
     :raises InvalidInput: too few rows.
     """
@@ -108,18 +105,12 @@ def write_datasets(
     wrong = [draw.choice([label for label in labels if label != row.label]) for row in pairs]
     common = {
         "items.jsonl": (
-            {
-                "id": f"item-{number:04}",
-                "text": row.text,
-                "prompt": question.format(text=row.text),
-                "reference": row.label,
-            }
-            for number, row in enumerate(items)
+            {"id": f"item-{number:04}", "prompt": row.text, "reference": row.label} for number, row in enumerate(items)
         ),
         "pairs.jsonl": (
             {
                 "id": f"pair-{number:04}",
-                "prompt": question.format(text=row.text),
+                "prompt": row.text,
                 "better": row.label,
                 "worse": other,
                 "reference": row.label,

@@ -16,7 +16,7 @@ from airflow_provider_kitops.evidence.attach import find, read_file
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from demo import assets
 from demo.dataset import Row, Sizes, read_news, read_own, write_datasets
-from demo.local_airflow import JUDGE_CONNECTION, Airflow, DemoFailed
+from demo.local_airflow import JUDGE_CONNECTION, Airflow, DemoFailed, OwnJudge
 
 MODEL = "news/classifier"
 
@@ -30,7 +30,6 @@ GROUPS = {
     "soc.religion.christian": "religion",
 }
 SIZES = Sizes(train=120, items=120, pairs=40, words=70)
-QUESTION = "What is this message about?\n\n{text}"
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,14 @@ class Options:
     :param seed: of data, training and judge.
     :param base: a model folder of the user's own, or a GGUF file.
     :param dataset: a data file of the user's own with the columns ``text`` and ``label``.
-    :param judge_url: base URL of an OpenAI-compatible endpoint to judge with.
-    :param judge_model: the endpoint's name of the judge.
-    :param judge_key: the endpoint's key.
+    :param judge: an endpoint to judge with, instead of the model that is downloaded.
     """
 
     home: Path
     seed: int = 0
     base: Path | None = None
     dataset: Path | None = None
-    judge_url: str = ""
-    judge_model: str = ""
-    judge_key: str = ""
+    judge: OwnJudge | None = None
 
 
 class Demo:
@@ -94,8 +89,8 @@ class Demo:
         for stale in ("layout", "airflow", "scratch", "contexts", "logs", "reports"):
             shutil.rmtree(self.home / stale, ignore_errors=True)
         contexts = self.home / "contexts"
-        write_datasets(contexts, train, test, SIZES, QUESTION, self.options.seed)
-        self.airflow.prepare((self.options.judge_url, self.options.judge_key) if self.options.judge_url else None)
+        write_datasets(contexts, train, test, SIZES, self.options.seed)
+        self.airflow.prepare(self.options.judge)
         self._title("Packing base model, datasets and judge (DAG ingest_modelkits)")
         params = {
             "base": str(base),
@@ -122,12 +117,8 @@ class Demo:
             "steps": each.steps,
             "seed": self.options.seed,
         }
-        if self.options.judge_url:
-            params |= {
-                "judge_model": None,
-                "llm_conn_id": JUDGE_CONNECTION,
-                "judging": {"model": self.options.judge_model},
-            }
+        if self.options.judge:
+            params |= {"judge_model": None, "llm_conn_id": JUDGE_CONNECTION}
         return params
 
     def back_and_forward(self) -> tuple[str, str]:
@@ -155,7 +146,7 @@ class Demo:
             base = _alone(base or assets.provide(assets.BASE_MODEL), folders / "base")
         elif not base.is_dir():
             raise DemoFailed(f"There is no model folder or file {base}.", hint="Give one with --base.")
-        judge = None if self.options.judge_url else _alone(assets.provide(assets.JUDGE_MODEL), folders / "judge")
+        judge = None if self.options.judge else _alone(assets.provide(assets.JUDGE_MODEL), folders / "judge")
         return base.absolute(), judge
 
     def _rows(self) -> tuple[list[Row], list[Row]]:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ CONNECTION, JUDGE_CONNECTION = "kitops_default", "judge"
 
 _DAGS = Path(__file__).resolve().parent.parent / "dags"
 _OUR_LOGGERS = "airflow.task.operators.airflow_provider_kitops"
+
+
+@dataclass(frozen=True)
+class OwnJudge:
+    """An OpenAI-compatible endpoint of the user's own.
+
+    :param url: base URL.
+    :param model: the endpoint's name of the judge.
+    :param key: the endpoint's key.
+    """
+
+    url: str
+    model: str
+    key: str = field(default="", repr=False)
 
 
 class DemoFailed(KitopsError):
@@ -51,10 +66,10 @@ class Airflow:
         }
         self._layout = layout
 
-    def prepare(self, judge: tuple[str, str] | None) -> None:
+    def prepare(self, judge: OwnJudge | None) -> None:
         """Make the database and the connections.
 
-        :param judge: base URL and key of an endpoint to judge with.
+        :param judge: an endpoint to judge with.
         :raises DemoFailed: Airflow could not do it.
         """
         self.home.mkdir(parents=True, exist_ok=True)
@@ -63,7 +78,12 @@ class Airflow:
             CONNECTION: {"conn_type": "kitops", "extra": json.dumps({"layout": str(self._layout)})}
         }
         if judge:
-            connections[JUDGE_CONNECTION] = {"conn_type": "generic", "host": judge[0], "password": judge[1]}
+            connections[JUDGE_CONNECTION] = {
+                "conn_type": "generic",
+                "host": judge.url,
+                "password": judge.key,
+                "extra": json.dumps({"model": judge.model}),
+            }
         # From a file that only this user can read: a key on a command line would be visible to everybody.
         file = self.home / "connections.json"
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
@@ -134,6 +154,9 @@ def _tell(line: str) -> str:
     event, logger = str(record.get("event", "")), str(record.get("logger", ""))
     if event.startswith("[DAG TEST] starting task_id="):
         return "» " + event.removeprefix("[DAG TEST] starting task_id=").split()[0]
-    if logger.startswith(_OUR_LOGGERS) or record.get("level") in ("error", "critical"):
+    if record.get("level") in ("error", "critical"):
+        raised = [str(each.get("exc_value")) for each in record.get("exception") or () if isinstance(each, dict)]
+        return "    " + ": ".join([event, *raised[:1]])
+    if logger.startswith(_OUR_LOGGERS) and event.strip():
         return "    " + event
     return ""

@@ -26,20 +26,20 @@ def read(path: Path) -> list[dict[str, str]]:
 def test_no_text_is_both_trained_on_and_judged(tmp_path: Path, seed: int) -> None:
     train = rows("old", 60)
     # Some messages stand in both parts, as cross-posts do.
-    write_datasets(tmp_path, train, rows("new", 30) + train[:20], SIZES, "About? {text}", seed)
+    write_datasets(tmp_path, train, rows("new", 30) + train[:20], SIZES, seed)
     trained = {row["text"] for row in read(tmp_path / "news" / "train.jsonl")}
     items = read(tmp_path / "news" / "items.jsonl")
     pairs = read(tmp_path / "news" / "pairs.jsonl")
     assert len(trained) == 30
     assert len(items) == 12
     assert len(pairs) == 8
-    assert not trained & {row["text"] for row in items}
-    assert not {f"About? {text}" for text in trained} & {pair["prompt"] for pair in pairs}
+    assert not trained & {row["prompt"] for row in items}
+    assert not trained & {pair["prompt"] for pair in pairs}
     assert all(pair["better"] == pair["reference"] != pair["worse"] for pair in pairs)
 
 
 def test_the_shuffled_dataset_differs_only_in_the_labels_trained_on(tmp_path: Path) -> None:
-    write_datasets(tmp_path, rows("old", 60), rows("new", 30), SIZES, "{text}", 0)
+    write_datasets(tmp_path, rows("old", 60), rows("new", 30), SIZES, 0)
     for name in ("items.jsonl", "pairs.jsonl"):
         assert (tmp_path / "news" / name).read_bytes() == (tmp_path / "shuffled" / name).read_bytes()
     right, shuffled = read(tmp_path / "news" / "train.jsonl"), read(tmp_path / "shuffled" / "train.jsonl")
@@ -50,7 +50,7 @@ def test_the_shuffled_dataset_differs_only_in_the_labels_trained_on(tmp_path: Pa
 
 def test_a_dataset_that_is_too_small_says_so(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="12 rows are needed for held-out items, 3 are left"):
-        write_datasets(tmp_path, rows("old", 60), rows("new", 3), SIZES, "{text}", 0)
+        write_datasets(tmp_path, rows("old", 60), rows("new", 3), SIZES, 0)
 
 
 def test_a_file_of_ones_own_needs_text_and_label(tmp_path: Path) -> None:
