@@ -8,8 +8,8 @@ from http.client import HTTPException
 import requests
 import urllib3
 
+from airflow_provider_kitops.oci._connection import connection_error
 from airflow_provider_kitops.oci._endpoint import Endpoint
-from airflow_provider_kitops.oci._http import connection_error
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailable

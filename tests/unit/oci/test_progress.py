@@ -36,5 +36,5 @@ def test_a_bar_counts_all_parts_and_goes_back_when_one_starts_over() -> None:
         hook(Progress("upload", "b", 1000, 1000))
         hook(Progress("upload", "a", 0, 1000))
     drawn = stream.getvalue().split("\r")
-    assert any("500/1.00k" in each or "500/0.98k" in each or "500/1000" in each for each in drawn), drawn
-    assert any("1.00k/1.95k" in each or "0.98k/1.95k" in each or "1000/1.95k" in each for each in drawn), drawn
+    assert any("500/0.98k" in each for each in drawn), drawn
+    assert any("0.98k/1.95k" in each for each in drawn), drawn
