@@ -19,8 +19,10 @@ _SYSTEM = (
 _QUESTION = "Which answer is better? Reply with one letter: A or B."
 _QUESTION_WITH_REFERENCE = "Which answer agrees with the correct answer? Reply with one letter: A or B."
 
+_SECTION = "{name}:\n<<<\n{text}\n>>>"
+
 #: The fixed text of the prompt; its digest is part of the report.
-FORM = (_SYSTEM, _QUESTION, _QUESTION_WITH_REFERENCE, "Task", "Answer A", "Answer B", "Correct answer")
+FORM = (_SYSTEM, _QUESTION, _QUESTION_WITH_REFERENCE, "Task", "Answer A", "Answer B", "Correct answer", _SECTION)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def section(name: str, text: str, limit: int) -> str:
     """A named text between marks that it cannot close itself."""
     shown = text.strip()
     shown = shown[:limit] + " […]" if len(text) > limit else shown
-    return f"{name}:\n<<<\n{shown.replace('<<<', '< < <').replace('>>>', '> > >')}\n>>>"
+    return _SECTION.format(name=name, text=shown.replace("<<<", "< < <").replace(">>>", "> > >"))
 
 
 def read(completion: Completion, config: JudgeConfig) -> Reading:
