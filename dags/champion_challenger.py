@@ -49,7 +49,7 @@ champion_asset = Asset(name="news-champion", uri="kitops://news/classifier/champ
     catchup=False,
     max_active_runs=1,  # two challengers at once would be judged against the same champion
     render_template_as_native_obj=True,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     tags=["kitops"],
     doc_md=__doc__,
     params={

@@ -142,11 +142,12 @@ class Airflow:
         assert answer.ok or answer.status_code == 404, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.ok and answer.content else None
 
-    def trigger(self, dag_id: str) -> str:
+    def trigger(self, dag_id: str, conf: dict[str, Any] | None = None, run_id: str | None = None) -> str:
         """Unpause and start a DAG; the run's id."""
         self.wait(f"DAG {dag_id} to be parsed", lambda: self.api("GET", f"dags/{dag_id}"))
         self.api("PATCH", f"dags/{dag_id}", is_paused=False)
-        return str(self.api("POST", f"dags/{dag_id}/dagRuns", logical_date=None, conf={})["dag_run_id"])
+        body = {"logical_date": None, "conf": conf or {}, **({"dag_run_id": run_id} if run_id else {})}
+        return str(self.api("POST", f"dags/{dag_id}/dagRuns", **body)["dag_run_id"])
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """State of a run."""
