@@ -35,8 +35,9 @@ TRAINING: dict[str, Any] = {
 GENERATION: dict[str, Any] = {**ASK, "max_new_tokens": 4, "batch_size": 16}
 JUDGING: dict[str, Any] = {
     "criteria": "Each answer names the topic of a message. The better answer is the one that is correct.",
+    # The reference says all that a small judge needs; a large one may want to see the message too.
+    "show_prompt": False,
     "concurrency": 1,
-    "maximum_prompt_characters": 500,
 }
 GATE: dict[str, Any] = {"margin": 0.0, "confidence": 0.95, "minimum_items": 50}
 
@@ -115,6 +116,7 @@ def champion_challenger() -> None:
         champion_predictions=champion_answers.output,
         items=dataset.output,
         judge_model="{{ params.judge_model }}",
+        judge_threads=1,
         llm_conn_id="{{ params.llm_conn_id }}",
         config="{{ dict(params.judging, seed=params.seed) }}",
         policy="{{ params.gate }}",

@@ -118,7 +118,56 @@ class WorkloadLocalOperator(_LocalOperator):
         )
 
 
-class FineTuneLocalOperator(_LocalOperator):
+class _ReferenceProgramOperator(_LocalOperator):
+    """What the operators of the reference programs take alike."""
+
+    template_fields: Sequence[str] = (
+        "destination",
+        "config",
+        "tags",
+        "name",
+        "version",
+        "description",
+        "scratch",
+        "kitops_conn_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        destination: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str] | None = None,
+        name: str = "",
+        version: str = "",
+        description: str = "",
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.config = config
+        self.tags = tags
+        self.name = name
+        self.version = version
+        self.description = description
+        self.env = env
+
+    def _output(self) -> dict[str, Any]:
+        # Said here, before inputs are fetched; the program's own ImportError would come after them.
+        require("The reference programs", "workload", "torch", "transformers", "peft", "trl")
+        return {
+            "output": self.destination,
+            "config": settings_of(self.config, "config"),
+            "tags": tuple(self.tags or ()),
+            "name": self.name,
+            "version": self.version,
+            "description": self.description,
+            "env": dict(self.env or {}),
+        }
+
+
+class FineTuneLocalOperator(_ReferenceProgramOperator):
     """
     Fine-tune a base model on this machine with the reference program ``finetune`` (LoRA; QLoRA on a GPU).
 
@@ -141,63 +190,24 @@ class FineTuneLocalOperator(_LocalOperator):
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = (
-        "base",
-        "dataset",
-        "destination",
-        "config",
-        "tags",
-        "name",
-        "version",
-        "description",
-        "scratch",
-        "kitops_conn_id",
-    )
+    template_fields: Sequence[str] = ("base", "dataset", *_ReferenceProgramOperator.template_fields)
 
-    def __init__(
-        self,
-        *,
-        base: ReferenceLike,
-        dataset: ReferenceLike,
-        destination: str,
-        config: Mapping[str, Any],
-        tags: Sequence[str] | None = None,
-        name: str = "",
-        version: str = "",
-        description: str = "",
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, base: ReferenceLike, dataset: ReferenceLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.base = base
         self.dataset = dataset
-        self.destination = destination
-        self.config = config
-        self.tags = tags
-        self.name = name
-        self.version = version
-        self.description = description
-        self.env = env
 
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import finetune_spec
 
-        require("Fine-tuning on the worker", "workload", "torch", "transformers", "peft", "trl")
-
         return finetune_spec(
             base=self._pin(store, self.base, "base"),
             dataset=self._pin(store, self.dataset, "dataset"),
-            output=self.destination,
-            config=settings_of(self.config, "config"),
-            tags=tuple(self.tags or ()),
-            name=self.name,
-            version=self.version,
-            description=self.description,
-            env=dict(self.env or {}),
+            **self._output(),
         )
 
 
-class GenerateLocalOperator(_LocalOperator):
+class GenerateLocalOperator(_ReferenceProgramOperator):
     """
     Let a model answer every item of a dataset on this machine, with the reference program ``generate``.
 
@@ -218,57 +228,16 @@ class GenerateLocalOperator(_LocalOperator):
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = (
-        "model",
-        "items",
-        "destination",
-        "config",
-        "tags",
-        "name",
-        "version",
-        "description",
-        "scratch",
-        "kitops_conn_id",
-    )
+    template_fields: Sequence[str] = ("model", "items", *_ReferenceProgramOperator.template_fields)
 
-    def __init__(
-        self,
-        *,
-        model: ReferenceLike,
-        items: ReferenceLike,
-        destination: str,
-        config: Mapping[str, Any],
-        tags: Sequence[str] | None = None,
-        name: str = "",
-        version: str = "",
-        description: str = "",
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, model: ReferenceLike, items: ReferenceLike, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model = model
         self.items = items
-        self.destination = destination
-        self.config = config
-        self.tags = tags
-        self.name = name
-        self.version = version
-        self.description = description
-        self.env = env
 
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import generate_spec
 
-        require("Generation on the worker", "workload", "torch", "transformers")
-
         return generate_spec(
-            model=self._pin(store, self.model, "model"),
-            items=self._pin(store, self.items, "items"),
-            output=self.destination,
-            config=settings_of(self.config, "config"),
-            tags=tuple(self.tags or ()),
-            name=self.name,
-            version=self.version,
-            description=self.description,
-            env=dict(self.env or {}),
+            model=self._pin(store, self.model, "model"), items=self._pin(store, self.items, "items"), **self._output()
         )
