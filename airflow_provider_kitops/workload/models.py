@@ -189,7 +189,7 @@ def load_base(
         raise InvalidInput(f"Cannot load a base model from {files.base}: {_first_line(error)}") from error
     # A classifier looks for the last token that is no padding, so the model must know which token that is.
     model.config.pad_token_id = tokenizer.pad_token_id
-    if model.generation_config is not None:
+    if getattr(model, "generation_config", None) is not None:  # classifiers have none
         model.generation_config.pad_token_id = tokenizer.pad_token_id
     if files.is_gguf:
         # The weights are plain numbers by now; the mark that stays behind would forbid training them.

@@ -21,7 +21,14 @@ from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
 from airflow_provider_kitops.modelkit.unpack import unpack
-from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, InvalidKitfile, NotFound, WorkloadFailed
+from airflow_provider_kitops.oci.errors import (
+    Conflict,
+    InvalidInput,
+    InvalidKitfile,
+    InvalidReference,
+    NotFound,
+    WorkloadFailed,
+)
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.workload.runner import run_local
 from airflow_provider_kitops.workload.spec import WorkloadSpec
@@ -163,7 +170,7 @@ def test_what_publishing_would_refuse_is_refused_before_the_work(store: Store, b
         work = spec(base, "print('worked')", output={"reference": "demo/model", "kitfile": kitfile})
         with pytest.raises(error):
             run_local(work, store, tmp_path / "scratch", on_line=lines.append)
-    with pytest.raises(InvalidInput, match="another registry"):
+    with pytest.raises(InvalidReference, match=r"ghcr\.io"):
         run_local(
             spec(base, "print('worked')", output={"reference": "ghcr.io/demo/model", "kitfile": KITFILE}),
             store,
