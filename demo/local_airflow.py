@@ -17,6 +17,7 @@ from airflow_provider_kitops.oci.errors import KitopsError
 CONNECTION, JUDGE_CONNECTION = "kitops_default", "judge"
 
 _DAGS = Path(__file__).resolve().parent.parent / "dags"
+_SECONDS_TO_END = 30
 _OUR_LOGGERS = "airflow.task.operators.airflow_provider_kitops"
 
 
@@ -118,6 +119,10 @@ class Airflow:
                         say(told)
             except BaseException:
                 process.terminate()
+                try:
+                    process.wait(_SECONDS_TO_END)
+                except subprocess.TimeoutExpired:
+                    process.kill()
                 raise
         if process.returncode:
             raise DemoFailed(f"The DAG {dag} failed.", hint=f"Everything it logged is in {log}.")
