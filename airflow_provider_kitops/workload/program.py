@@ -29,6 +29,8 @@ OFFLINE: Mapping[str, str] = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # Bars are no lines; what a person wants to know is told by progress lines.
+    "TQDM_DISABLE": "1",
 }
 
 
