@@ -116,7 +116,6 @@ def champion_challenger() -> None:
         champion_predictions=champion_answers.output,
         items=dataset.output,
         judge_model="{{ params.judge_model }}",
-        judge_threads=1,
         llm_conn_id="{{ params.llm_conn_id }}",
         config="{{ dict(params.judging, seed=params.seed) }}",
         policy="{{ params.gate }}",

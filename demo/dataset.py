@@ -78,9 +78,12 @@ def read_own(path: Path) -> tuple[list[Row], list[Row]]:
 
 
 def write_datasets(directory: Path, train: Sequence[Row], test: Sequence[Row], sizes: Sizes, seed: int) -> None:
-    """Write two context directories, ``news`` and ``shuffled``, that differ only in the labels trained on.
+    """Write three context directories that differ only in what is trained on: ``all``, ``some`` and ``shuffled``.
 
-    :param seed: decides which rows are drawn.
+    ``some`` knows two thirds of the labels, as a dataset does before new topics come up; ``shuffled`` has its texts
+    with their labels mixed up, as a broken labelling job would leave them.
+
+    :param seed: decides which rows are drawn, and which labels are the two thirds.
     :raises InvalidInput: too few rows.
     """
     draw = random.Random(seed)
@@ -100,8 +103,11 @@ def write_datasets(directory: Path, train: Sequence[Row], test: Sequence[Row], s
     pairs = _sample(draw, rest, sizes.pairs, "labelled pairs")
     items = _sample(draw, test, sizes.items, "held-out items")
 
-    shuffled = [row.label for row in learn]
-    draw.shuffle(shuffled)
+    known = set(draw.sample(labels, max(2, len(labels) * 2 // 3)))
+    some = [row for row in learn if row.label in known]
+    mixed = [row.label for row in some]
+    draw.shuffle(mixed)
+    shuffled = [Row(row.text, label) for row, label in zip(some, mixed, strict=True)]
     wrong = [draw.choice([label for label in labels if label != row.label]) for row in pairs]
     common = {
         "items.jsonl": (
@@ -119,13 +125,11 @@ def write_datasets(directory: Path, train: Sequence[Row], test: Sequence[Row], s
         ),
     }
     written = {name: "".join(json.dumps(record) + "\n" for record in records) for name, records in common.items()}
-    for name, answers in (("news", [row.label for row in learn]), ("shuffled", shuffled)):
+    for name, rows in (("all", learn), ("some", some), ("shuffled", shuffled)):
         context = directory / name
         context.mkdir(parents=True)
-        rows_text = (
-            json.dumps({"text": row.text, "label": label}) + "\n" for row, label in zip(learn, answers, strict=True)
-        )
-        (context / "train.jsonl").write_text("".join(rows_text))
+        lines = (json.dumps({"text": row.text, "label": row.label}) + "\n" for row in rows)
+        (context / "train.jsonl").write_text("".join(lines))
         for file_name, text in written.items():
             (context / file_name).write_text(text)
 

@@ -29,7 +29,7 @@ GROUPS = {
     "rec.autos": "cars",
     "soc.religion.christian": "religion",
 }
-SIZES = Sizes(train=120, items=120, pairs=40, words=70)
+SIZES = Sizes(train=120, items=100, pairs=40, words=70)
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Round:
 
 
 ROUNDS = (
-    Round("a first challenger, trained briefly, against the untuned base", "latest", 8),
-    Round("a challenger trained on shuffled labels, against the champion", "shuffled", 8),
-    Round("a challenger trained longer, against the champion", "latest", 36),
+    Round("a first challenger, trained on two thirds of the topics, against the untuned base", "some", 16),
+    Round("the same with shuffled labels, against the champion", "shuffled", 16),
+    Round("a challenger trained longer and on all topics, against the champion", "latest", 36),
 )
 
 
@@ -95,7 +95,11 @@ class Demo:
         params = {
             "base": str(base),
             "judge": str(judge) if judge else None,
-            "datasets": {"latest": str(contexts / "news"), "shuffled": str(contexts / "shuffled")},
+            "datasets": {
+                "latest": str(contexts / "all"),
+                "some": str(contexts / "some"),
+                "shuffled": str(contexts / "shuffled"),
+            },
         }
         self._run("ingest_modelkits", params, "ingest")
 

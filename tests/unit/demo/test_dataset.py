@@ -27,9 +27,9 @@ def test_no_text_is_both_trained_on_and_judged(tmp_path: Path, seed: int) -> Non
     train = rows("old", 60)
     # Some messages stand in both parts, as cross-posts do.
     write_datasets(tmp_path, train, rows("new", 30) + train[:20], SIZES, seed)
-    trained = {row["text"] for row in read(tmp_path / "news" / "train.jsonl")}
-    items = read(tmp_path / "news" / "items.jsonl")
-    pairs = read(tmp_path / "news" / "pairs.jsonl")
+    trained = {row["text"] for row in read(tmp_path / "all" / "train.jsonl")}
+    items = read(tmp_path / "all" / "items.jsonl")
+    pairs = read(tmp_path / "all" / "pairs.jsonl")
     assert len(trained) == 30
     assert len(items) == 12
     assert len(pairs) == 8
@@ -38,14 +38,17 @@ def test_no_text_is_both_trained_on_and_judged(tmp_path: Path, seed: int) -> Non
     assert all(pair["better"] == pair["reference"] != pair["worse"] for pair in pairs)
 
 
-def test_the_shuffled_dataset_differs_only_in_the_labels_trained_on(tmp_path: Path) -> None:
+def test_the_datasets_differ_only_in_what_is_trained_on(tmp_path: Path) -> None:
     write_datasets(tmp_path, rows("old", 60), rows("new", 30), SIZES, 0)
     for name in ("items.jsonl", "pairs.jsonl"):
-        assert (tmp_path / "news" / name).read_bytes() == (tmp_path / "shuffled" / name).read_bytes()
-    right, shuffled = read(tmp_path / "news" / "train.jsonl"), read(tmp_path / "shuffled" / "train.jsonl")
-    assert [row["text"] for row in right] == [row["text"] for row in shuffled]
-    assert sorted(row["label"] for row in right) == sorted(row["label"] for row in shuffled)
-    assert right != shuffled
+        assert len({(tmp_path / part / name).read_bytes() for part in ("all", "some", "shuffled")}) == 1
+    everything, some, shuffled = (read(tmp_path / part / "train.jsonl") for part in ("all", "some", "shuffled"))
+    assert len({row["label"] for row in everything}) == 3
+    assert len({row["label"] for row in some}) == 2
+    assert all(row in everything for row in some)
+    assert [row["text"] for row in some] == [row["text"] for row in shuffled]
+    assert sorted(row["label"] for row in some) == sorted(row["label"] for row in shuffled)
+    assert some != shuffled
 
 
 def test_a_dataset_that_is_too_small_says_so(tmp_path: Path) -> None:
