@@ -72,7 +72,10 @@ def run_registry(
     :param settings: more of its ``REGISTRY_...`` settings.
     """
     if shutil.which("docker-registry") is None or (username and shutil.which("htpasswd") is None):
-        pytest.skip("needs docker-registry and htpasswd")
+        reason = "needs docker-registry and htpasswd (Debian's docker-registry and apache2-utils)"
+        if "registry" in os.environ.get("KITOPS_TESTS_REQUIRE", ""):
+            pytest.fail(reason)
+        pytest.skip(reason)
     root = directory / "storage"
     root.mkdir(parents=True, exist_ok=True)
     host = f"127.0.0.1:{port or free_port()}"
