@@ -128,10 +128,10 @@ class Demo:
     def back_and_forward(self) -> tuple[str, str]:
         """Roll back, and forward again; the digests that the champion had."""
         self._title("Rolling the champion back, and forward again (modelkit rollback)")
-        newest = self.digest("champion")
-        back = self._modelkit("rollback", MODEL, "--tag", "champion", "--json")["digest"]
+        champion, newest = f"{MODEL}:champion", self.digest("champion")
+        back = self._modelkit("rollback", champion, "--expected", newest, "--json")["digest"]
         self._say(f"    back to     {back}")
-        forward = self._modelkit("rollback", MODEL, "--tag", "champion", "--to", newest, "--json")["digest"]
+        forward = self._modelkit("rollback", champion, "--expected", back, "--to", newest, "--json")["digest"]
         self._say(f"    forward to  {forward}")
         if back == newest or forward != newest:
             raise DemoFailed(f"Rolling back and forward did not lead back to {newest}: {back}, {forward}.")
