@@ -76,7 +76,8 @@ class Airflow:
         self.home.mkdir(parents=True, exist_ok=True)
         self._quietly("db", "migrate")
         connections: dict[str, dict[str, Any]] = {
-            CONNECTION: {"conn_type": "kitops", "extra": json.dumps({"layout": str(self._layout)})}
+            # The page's Test button sends port 0 where there is none, and refuses a stored connection with another.
+            CONNECTION: {"conn_type": "kitops", "port": 0, "extra": json.dumps({"layout": str(self._layout)})}
         }
         if judge:
             connections[JUDGE_CONNECTION] = {
