@@ -16,15 +16,15 @@ from airflow_provider_kitops.oci.errors import RegistryUnavailable, Verification
 
 def pages(
     client: RegistryClient, path: str, *, doing: str, scope: str, params: dict[str, str], **more: Any
-) -> Iterator[tuple[requests.Response, dict[str, Any]]]:
-    """The answers of a list, one after the other, each with its JSON object (empty if it has none).
+) -> Iterator[tuple[requests.Response, bytes]]:
+    """The answers of a list, one after the other, each with its body.
 
     :raises VerificationFailed: the next page would be at another origin, or has been seen already.
     """
     seen: set[str] = set()
     while True:
         response, body = client.read("GET", path, doing=doing, scope=scope, params=params, **more)
-        yield response, parse_object(body)
+        yield response, body
         following = response.links.get("next", {}).get("url")
         if not following:
             return
@@ -34,21 +34,34 @@ def pages(
         seen.add(path)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, or an empty one for anything else."""
+def parse_object(body: bytes) -> dict[str, Any] | None:
+    """A JSON object, or None for anything else."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None
 
 
-def texts(value: dict[str, Any], key: str, doing: str) -> list[str]:
-    """A list of texts in an answer; null counts as empty.
+def no_object(doing: str) -> RegistryUnavailable:
+    """The error for a success whose body is not what a registry sends: taken for empty, it would hide what is there."""
+    return RegistryUnavailable(
+        f"Could not {doing}: the answer is no JSON object.",
+        hint="A proxy or a login page may have answered in the registry's place: check its address.",
+    )
 
-    :raises RegistryUnavailable: it is something else.
+
+def texts(body: bytes, key: str, doing: str) -> list[str]:
+    """A list of texts in an answer; null counts as empty, as some registries write an empty list so.
+
+    :raises RegistryUnavailable: it is something else, or missing.
     """
-    items = value.get(key) or []
+    value = parse_object(body)
+    if value is None:
+        raise no_object(doing)
+    if key not in value:
+        raise RegistryUnavailable(f"Could not {doing}: the registry's answer has no {key}.")
+    items = [] if value[key] is None else value[key]
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise RegistryUnavailable(f"Could not {doing}: the registry's answer is no list of {key}.")
     return items

@@ -17,7 +17,7 @@ import requests
 
 from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._manifests import Manifests
-from airflow_provider_kitops.oci._paging import pages
+from airflow_provider_kitops.oci._paging import no_object, pages, parse_object
 from airflow_provider_kitops.oci.descriptor import INDEX, MAX_MANIFEST_SIZE, Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
 
@@ -63,25 +63,31 @@ class Referrers:
 
     def removed(self, referrer: Descriptor, subject: Descriptor) -> None:
         """Make a manifest that has been deleted be listed no longer."""
-        if self._api is None:
-            self._by_api(subject, None)
-        if self._api is False:
+        if self._api is False or (self._api is None and self._by_api(subject, None) is None):
             self._update(subject, referrer, present=False)
 
     def _by_api(self, subject: Descriptor, artifact_type: str | None) -> list[Descriptor] | None:
         """What the API lists; None where there is none."""
         found = []
-        for response, page in pages(
+        doing = f"list what refers to {subject.digest} in {self._at.repository}"
+        for response, body in pages(
             self._at.client,
             self._at.path("referrers", subject.digest),
-            doing=f"list what refers to {subject.digest} in {self._at.repository}",
+            doing=doing,
             scope=self._at.pull,
             params={"artifactType": artifact_type} if artifact_type else {},
             headers={"Accept": INDEX},
             accept=(200, *_NO_API),
         ):
-            if response.status_code != 200 or not _is_index(page):
+            if response.status_code != 200:
                 self._api = False
+                return None
+            page = parse_object(body)
+            if page is None or not _is_index(page):
+                if self._api:
+                    raise no_object(doing)
+                # Registries without the API may answer with a page for people; so may a proxy, so the API is asked
+                # again next time, and the tag has to be answered as only a registry does.
                 return None
             found += _entries(page, self._at.name)
         self._api = True
@@ -89,16 +95,17 @@ class Referrers:
 
     def _by_tag(self, subject: Descriptor) -> tuple[dict[str, Any], list[Descriptor]]:
         """The index of the tag schema and its entries; empty where there is none."""
+        tag = referrers_tag(subject.digest)
         try:
-            descriptor, data = self._manifests.read(referrers_tag(subject.digest))
-        except (NotFound, InvalidInput):
+            descriptor, data = self._manifests.read(tag)
+        except NotFound:
             return {}, []
         # Some registries take the tag for the digest and answer with the subject itself.
         if descriptor.media_type != INDEX or descriptor.digest == subject.digest:
             return {}, []
-        value = json.loads(data)
-        if not _is_index(value):
-            return {}, []
+        value = parse_object(data)
+        if value is None or not _is_index(value):
+            raise VerificationFailed(f"The list of referrers {tag} in {self._at.name} is damaged: it is no index.")
         return value, _entries(value, self._at.name)
 
     def _update(self, subject: Descriptor, referrer: Descriptor, *, present: bool) -> None:

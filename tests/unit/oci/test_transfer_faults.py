@@ -26,6 +26,7 @@ from airflow_provider_kitops.oci.errors import (
     VerificationFailed,
 )
 from airflow_provider_kitops.oci.repository import Repository
+from airflow_provider_kitops.oci.store import Store, StoreConfig
 from tests.artifacts import LAYER, manifest_bytes
 from tests.unit.oci.conftest import repository_of
 from tests.unit.oci.fake_server import Answer, FakeServer, Request
@@ -245,6 +246,31 @@ def test_tags_are_read_page_by_page(server: FakeServer, repository: Repository) 
     assert repository.tags() == ["a", "b", "c"]
 
 
+LOGIN_PAGE = Answer(200, b"<html>Log in</html>", {"Content-Type": "text/html"})
+
+
+@pytest.mark.parametrize(
+    "body", [LOGIN_PAGE.body, b"", b"[]", b"null", b"{}", b'{"tags": {}}', b'{"tags": ""}', b'{"tags": [1]}']
+)
+def test_an_answer_that_is_no_list_does_not_count_as_an_empty_one(
+    server: FakeServer, repository: Repository, body: bytes
+) -> None:
+    server.answer = lambda request: Answer(200, body)
+    with pytest.raises(RegistryUnavailable, match="Could not list the tags"):
+        repository.tags()
+    with (
+        Store(StoreConfig(server.host, plain_http=True)) as store,
+        pytest.raises(RegistryUnavailable, match="Could not list the repositories"),
+    ):
+        store.repositories()
+
+
+def test_tags_that_do_not_exist_are_none(server: FakeServer, repository: Repository) -> None:
+    for answer in (Answer(404), Answer(200, b'{"tags": null}')):
+        server.answer = lambda request, answer=answer: answer
+        assert repository.tags() == []
+
+
 @pytest.mark.parametrize("link", ["{other}/v2/demo/model/tags/list?last=a", "/v2/demo/model/tags/list?last=a"])
 def test_a_next_page_elsewhere_or_seen_before_is_refused(
     server: FakeServer, elsewhere: FakeServer, repository: Repository, link: str
@@ -327,6 +353,30 @@ def test_without_the_api_referrers_come_from_the_tag(server: FakeServer, reposit
     tag = MODEL.digest.replace(":", "-")
     server.answer = lambda request: index_of(NOTE) if request.path.endswith(tag) else none
     assert [item.digest for item in repository.referrers(MODEL)] == [NOTE["digest"]]
+
+
+def test_a_login_page_does_not_mean_that_nothing_refers_to_a_manifest(
+    server: FakeServer, repository: Repository
+) -> None:
+    server.answer = lambda request: LOGIN_PAGE
+    with pytest.raises(KitopsError, match="text/html"):
+        repository.referrers(MODEL)
+    server.answer = lambda request: index_of(NOTE)
+    assert len(repository.referrers(MODEL)) == 1
+    server.answer = lambda request: LOGIN_PAGE if "referrers" in request.path else Answer(404)
+    with pytest.raises(RegistryUnavailable, match="no JSON object"):
+        repository.referrers(MODEL)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"schemaVersion": 1}'])
+def test_a_damaged_list_of_referrers_is_an_error_and_left_alone(
+    server: FakeServer, repository: Repository, body: bytes
+) -> None:
+    server.answer = lambda request: (
+        Answer(200, body, {"Content-Type": INDEX}) if "sha256-" in request.path else Answer(404)
+    )
+    with pytest.raises(VerificationFailed, match="damaged"):
+        repository.referrers(MODEL)
 
 
 def test_a_rate_limited_referrers_api_is_no_missing_one(server: FakeServer, repository: Repository) -> None:
