@@ -21,6 +21,14 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def shown(text: str) -> str:
+    """A reference or registry as messages may quote it: without what may be a user and a password."""
+    before, at, after = text.rpartition("@")
+    if not at:
+        return text
+    return f"{shown(before)}@{after}" if is_digest(after) else f"…@{after}"
+
+
 @dataclass(frozen=True)
 class Reference:
     """Where a manifest is: a repository of a registry (none: the local layout) and a tag, a digest, or both.
@@ -43,10 +51,13 @@ class Reference:
         :raises InvalidReference: ``text`` does not follow the grammar.
         """
         if not isinstance(text, str) or not text or len(text) > 1024:
-            raise InvalidReference(f"Not a reference: {str(text)[:100]!r}.", hint=_FORM)
+            raise InvalidReference(f"Not a reference: {shown(str(text))[:100]!r}.", hint=_FORM)
         rest, at, digest = text.partition("@")
         if at and not is_digest(digest):
-            raise InvalidReference(f"Malformed digest in {text!r}.", hint="A digest is sha256: and 64 hex digits.")
+            raise InvalidReference(
+                f"Malformed digest in {shown(text)!r}.",
+                hint="A digest is sha256: and 64 hex digits. Credentials do not belong before the @.",
+            )
         first, slash, remainder = rest.partition("/")
         registry = ""
         if slash and ("." in first or ":" in first or first == "localhost"):

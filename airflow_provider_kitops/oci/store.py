@@ -16,7 +16,7 @@ from airflow_provider_kitops.oci.credentials import Credentials, find_credential
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, NotFound, StorageError
 from airflow_provider_kitops.oci.layout import RESERVED_NAMES, Layout
-from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.reference import Reference, shown
 from airflow_provider_kitops.oci.repository import Repository
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
 from airflow_provider_kitops.oci.target import Target
@@ -93,8 +93,10 @@ def _check_registry(registry: str) -> None:
     if parsed is None or parsed.registry != registry:
         bare = registry.replace("-", "").isalnum()
         raise InvalidInput(
-            f"{registry!r} is no registry.",
-            hint=f"Write {registry}:80 or {registry}:443." if bare else "Write host[:port], without scheme or path.",
+            f"{shown(registry)!r} is no registry.",
+            hint=f"Write {registry}:80 or {registry}:443."
+            if bare
+            else "Write host[:port], without scheme, path and credentials; those have settings of their own.",
         )
 
 
@@ -104,7 +106,7 @@ def _check_namespace(namespace: str) -> None:
     except InvalidReference:
         parsed = None
     if parsed is None or parsed.repository != namespace or RESERVED_NAMES.intersection(namespace.split("/")):
-        raise InvalidInput(f"{namespace!r} is no namespace.", hint="Write lower-case names with / between them.")
+        raise InvalidInput(f"{shown(namespace)!r} is no namespace.", hint="Write lower-case names with / between them.")
 
 
 class Store:

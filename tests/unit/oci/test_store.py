@@ -129,6 +129,21 @@ def test_settings_that_cannot_work_are_refused_at_once(values: dict) -> None:
     assert "sesame" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "registry", ["user:s3cret@reg.example.com", "https://user:s3cret@reg.example.com", "user:s3@cret@reg.example.com"]
+)
+@pytest.mark.parametrize("rest", ["", "/model:v1", "/model@" + DIGEST, "/model@sha256:short", "/" + "a" * 1100])
+def test_credentials_in_a_reference_or_registry_are_not_quoted(registry: str, rest: str) -> None:
+    for call in (Reference.parse, StoreConfig, lambda text: StoreConfig(namespace=text)):
+        with pytest.raises(InvalidInput, match="…@") as caught:
+            call(registry + rest)
+        assert "s3" not in str(caught.value)
+    with pytest.raises(InvalidInput, match="redentials"):
+        StoreConfig(registry)
+    with pytest.raises(InvalidInput, match="redentials"):
+        Reference.parse(registry)
+
+
 def test_a_certificate_that_does_not_exist_is_refused_at_once(tmp_path: Path) -> None:
     config = StoreConfig("registry.example", ca_bundle=tmp_path / "ca.pem")
     with pytest.raises(InvalidInput, match=r"ca\.pem"):
