@@ -44,6 +44,9 @@ _MARKER_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 RESERVED_NAMES = frozenset({"blobs", "index.json", _MARKER})
 # Seconds to wait for another process to finish a change of the index, which takes milliseconds.
 _LOCK_TIMEOUT = 120.0
+# Content up to this size, manifests among it, is hashed before it counts as here; larger content by its size alone,
+# as reading gigabytes back would cost as much as writing them.
+_HASHED = MAX_MANIFEST_SIZE
 
 
 class Layout:
@@ -94,8 +97,8 @@ class Layout:
         return Descriptor(found.media_type, found.digest, found.size)
 
     def exists(self, descriptor: Descriptor) -> bool:
-        """Whether the content is here, whole by its size; a manifest also has to be listed."""
-        if not self._has(descriptor):
+        """Whether the content is here: by its digest up to 4 MiB, by its size above. A manifest is listed as well."""
+        if not self._intact(descriptor):
             return False
         return not descriptor.is_manifest or self._index().listed(descriptor.digest) is not None
 
@@ -116,6 +119,10 @@ class Layout:
     def push(self, content: Descriptor | str, source: Source) -> Descriptor:
         """Store ``source`` and return its descriptor; see ``Target.push``.
 
+        A damaged file is replaced whenever the bytes are read: always with a media type; with a descriptor if what is
+        here does not match it, by its digest up to 4 MiB and by its size above. Larger content that is damaged but
+        has its size is not noticed then; ``delete`` it first, or push it with its media type.
+
         :raises DigestMismatch: the bytes are not what the descriptor names.
         :raises NotFound: a manifest names content that is not here.
         :raises StorageError: the disk refuses.
@@ -126,7 +133,7 @@ class Layout:
             return self._push_manifest(content, source)
         if isinstance(content, str) and isinstance(source, bytes):
             content = Descriptor.of(content, source)
-        if isinstance(content, Descriptor) and self._has(content):
+        if isinstance(content, Descriptor) and self._intact(content):
             return content
         self._prepare()
         return self._write(content, source)
@@ -198,7 +205,7 @@ class Layout:
                 raise self._missing(descriptor.digest)
             self._unlink(descriptor.digest)
             return
-        if not self.exists(descriptor):
+        if not self._has(descriptor):  # a damaged one may be deleted too
             raise self._missing(descriptor.digest)
         links = self._links_of(descriptor)
 
@@ -227,11 +234,11 @@ class Layout:
         :return: False if that cannot be done; nothing has changed then.
         :raises StorageError: the disk refuses.
         """
-        if not isinstance(source, Layout) or descriptor.is_manifest or not source._has(descriptor):
+        if not isinstance(source, Layout) or descriptor.is_manifest or not source._intact(descriptor):
             return False
         self._prepare()
         # A damaged file may be in the way of the link; it is left to push to replace it.
-        return _files.link(source._blob(descriptor.digest), self._blob(descriptor.digest)) and self._has(descriptor)
+        return _files.link(source._blob(descriptor.digest), self._blob(descriptor.digest)) and self._intact(descriptor)
 
     def _push_manifest(self, content: Descriptor | str, source: Source) -> Descriptor:
         if isinstance(content, Descriptor) and self.exists(content):
@@ -248,7 +255,7 @@ class Layout:
         elif isinstance(content, Descriptor) and content.size != found.size:
             raise DigestMismatch(f"The manifest {found.digest} has {found.size} bytes, not {content.size}.")
         self._prepare()
-        if not self._has(found):
+        if not self._intact(found):
             self._write(found, data)
         entry = _listing(found, links)
 
@@ -284,8 +291,8 @@ class Layout:
                 verifier.finish()
             if isinstance(content, str):
                 content = Descriptor(content, f"sha256:{digest.hexdigest()}", size)
-            if not self._has(content):
-                file.keep(self._blob(content.digest))
+            # Even if it is here already: these bytes are verified, and those need not be.
+            file.keep(self._blob(content.digest))
         return content
 
     def _prepare(self) -> None:
@@ -351,6 +358,19 @@ class Layout:
             return False
         except OSError as error:
             raise StorageError(f"Cannot read {self._blob(descriptor.digest)}: {error.strerror}.") from error
+
+    def _intact(self, descriptor: Descriptor) -> bool:
+        """Whether the content is here and, if it is small, has its digest."""
+        if not self._has(descriptor):
+            return False
+        if descriptor.size > _HASHED:
+            return True
+        try:
+            with self.fetch(descriptor) as reader:
+                reader.read()
+        except (DigestMismatch, NotFound):
+            return False
+        return True
 
     def _unlink(self, digest: str) -> None:
         path = self._blob(digest)

@@ -153,6 +153,56 @@ def test_a_truncated_blob_is_written_anew_by_the_next_push(layout: Layout) -> No
     assert read(layout, layer) == b"weights"
 
 
+def damage(layout: Layout, descriptor: Descriptor) -> None:
+    path = layout.path / "blobs/sha256" / descriptor.digest[7:]
+    data = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+
+
+def test_a_damaged_blob_of_the_same_size_is_written_anew_by_the_next_push(layout: Layout) -> None:
+    layer = Descriptor.of(LAYER, b"weights")
+    for content in (layer, LAYER):
+        for source in (b"weights", lambda: iter([b"weights"])):
+            layout.push(layer, b"weights")
+            damage(layout, layer)
+            assert layout.push(content, source) == layer
+            assert read(layout, layer) == b"weights"
+    large = os.urandom(4 * 1024 * 1024 + 1)
+    layer = layout.push(LAYER, large)
+    damage(layout, layer)
+    layout.push(LAYER, lambda: iter([large]))
+    assert read(layout, layer, limit=len(large)) == large
+
+
+def test_a_damaged_manifest_is_written_anew_by_the_next_push_and_can_be_deleted(layout: Layout) -> None:
+    manifest = put_artifact(layout, b"weights", tag="v1")
+    data = read(layout, manifest)
+    for content in (manifest, MANIFEST):
+        damage(layout, manifest)
+        assert layout.push(content, data) == manifest
+        assert read(layout, manifest) == data
+    damage(layout, manifest)
+    layout.delete(manifest)
+    assert layout.tags() == []
+
+
+def test_a_copy_writes_damaged_content_anew_and_spreads_none(tmp_path: Path) -> None:
+    one, two, three = (Layout(tmp_path, name) for name in ("one", "two", "three"))
+    manifest = put_artifact(one, b"weights", tag="v1")
+    put_artifact(two, b"weights", tag="v1")
+    layer = Descriptor.of(LAYER, b"weights")
+    for content in (layer, manifest):
+        damage(two, content)
+    copy(one, "v1", two, "v1")
+    assert read(two, layer) == b"weights"
+    read(two, manifest)
+    damage(one, layer)
+    with pytest.raises(DigestMismatch):
+        copy(one, "v1", three, "v1")
+    assert not three.exists(layer)
+
+
 def test_what_is_no_manifest_is_refused(layout: Layout) -> None:
     for data in (b"", b"not json", b"[]", b'{"layers": 3}', b'{"layers": [{"digest": "sha256:zz"}]}'):
         with pytest.raises(InvalidInput):
