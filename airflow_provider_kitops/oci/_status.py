@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from email.utils import parsedate_to_datetime
 
@@ -24,6 +25,7 @@ from airflow_provider_kitops.oci.errors import (
 
 _LONGEST_BODY = 64 * 1024
 _WANTS_TLS = "wants TLS"
+_AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
 # The first that an answer holds counts.
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
     "MANIFEST_BLOB_UNKNOWN": (NotFound, "Push the blobs before the manifest."),
@@ -106,5 +108,13 @@ def _read(response: requests.Response) -> tuple[list[str], str]:
         return [], ""
     finally:
         response.close()
-    # What a server says goes into logs: one line, no control characters, not too long.
-    return codes, "".join(letter if letter.isprintable() else " " for letter in said)[:300]
+    # What a server says goes into logs: one line, no control characters, not too long, and no credentials.
+    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response)[:300]
+
+
+def _redacted(said: str, response: requests.Response) -> str:
+    """What a server says without the credentials that it was sent: some repeat the whole request."""
+    sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
+    if sent:
+        said = said.replace(sent, "…")
+    return _AUTHORIZATION.sub(r"\1 …", said)

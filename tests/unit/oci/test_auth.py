@@ -11,7 +11,13 @@ import pytest
 from airflow_provider_kitops.oci._origin import Origin, check_realm, redirect_target, upload_location
 from airflow_provider_kitops.oci.auth import Challenge, parse_challenges
 from airflow_provider_kitops.oci.credentials import Credentials
-from airflow_provider_kitops.oci.errors import Forbidden, RegistryUnavailable, Unauthorized, VerificationFailed
+from airflow_provider_kitops.oci.errors import (
+    Forbidden,
+    KitopsError,
+    RegistryUnavailable,
+    Unauthorized,
+    VerificationFailed,
+)
 from tests.artifacts import LAYER
 from tests.unit.oci.conftest import SECRET, repository_of
 from tests.unit.oci.fake_server import Answer, FakeServer, Request
@@ -155,6 +161,29 @@ def test_a_token_service_elsewhere_is_told_nothing(server: FakeServer, elsewhere
     with pytest.raises(VerificationFailed, match="token_hosts"):
         repository_of(server).exists(BLOB)
     assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_a_registry_that_repeats_the_request_does_not_put_credentials_into_the_message(
+    server: FakeServer, scheme: str
+) -> None:
+    tokens = TokenRegistry(server)
+
+    def answer(request: Request) -> Answer:
+        if "Authorization" not in request.headers and request.path != "/token":
+            challenge = f'{scheme} realm="{tokens.realm}",service="registry"'
+            return Answer(401, headers={"WWW-Authenticate": challenge})
+        if request.path == "/token":
+            return Answer(200, b'{"token": "t0ken-of-ours"}')
+        sent = request.headers["Authorization"]
+        said = f"bad request: Authorization: ['{sent}'] value {sent.split()[1]} other: bearer\nabc.def.ghi"
+        return Answer(400, json.dumps({"errors": [{"code": "BAD", "message": said}]}).encode())
+
+    server.answer = answer
+    with pytest.raises(KitopsError, match="bad request: Authorization") as caught:
+        repository_of(server).tags()
+    secret = SECRET.basic.removeprefix("Basic ")
+    assert not any(part in str(caught.value) for part in (secret, "t0ken-of-ours", "abc.def", SECRET.password))
 
 
 REGISTRY = Origin("https", "registry.example.com", 443)
