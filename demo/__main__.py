@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from airflow_provider_kitops.oci.errors import KitopsError
-from demo.flow import MODEL, Demo, Options
+from demo.flow import MODEL, ROUNDS, Demo, Options
 from demo.local_airflow import OwnJudge
 
 
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="fine-tune, judge and promote three challengers on this machine")
     up = commands.add_parser("up", help="start Airflow with the example DAGs")
     up.add_argument("--port", type=int, default=8080, help="local port (8080)")
-    for each, home in ((run, ".demo"), (up, ".demo/up")):
+    for each, home in ((run, ".demo/run"), (up, ".demo/up")):
         each.add_argument("--home", type=Path, default=Path(home), help=f"directory for everything it writes ({home})")
         each.add_argument("--seed", type=int, default=0, help="seed of data, training and judge (0)")
         each.add_argument("--base", type=Path, help="a base model of your own: Hugging Face folder or GGUF file")
@@ -91,12 +91,10 @@ def _run(demo: Demo) -> int:
 
 
 def _up(demo: Demo, port: int) -> int:
-    if not (demo.layout / "news").exists():
+    if not demo.prepared:
         demo.prepare()
     print(f"\nAirflow: http://127.0.0.1:{port} (no password: everybody on this machine is an administrator)")
     print("Unpause the DAG champion_challenger and trigger it with this configuration:\n")
-    from demo.flow import ROUNDS
-
     print(json.dumps(demo.params(ROUNDS[0]), indent=2))
     print("\nCtrl-C ends it.\n", flush=True)
     return demo.airflow.standalone(port)

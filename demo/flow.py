@@ -83,6 +83,7 @@ class Demo:
 
     def prepare(self) -> None:
         """Fetch models and texts, draw the dataset, start an empty Airflow and pack the ModelKits."""
+        self._claim()
         self._title("Preparing: models, texts, an Airflow of its own")
         base, judge = self._folders()
         train, test = self._rows()
@@ -102,6 +103,7 @@ class Demo:
             },
         }
         self._run("ingest_modelkits", params, "ingest")
+        self._marker.write_text(self._described())
 
     def rounds(self) -> list[dict[str, Any]]:
         """Run the three challengers; what came of each."""
@@ -141,6 +143,28 @@ class Demo:
         """What a tag of the model's repository names."""
         with Store(StoreConfig(layout=self.layout)) as store:
             return store.resolve(f"{MODEL}:{tag}")[1].digest
+
+    @property
+    def prepared(self) -> bool:
+        """Whether ``prepare`` has come to its end with the same options."""
+        return self._marker.is_file() and self._marker.read_text() == self._described()
+
+    @property
+    def _marker(self) -> Path:
+        return self.home / "prepared"
+
+    def _described(self) -> str:
+        """The options in words, without the key."""
+        return repr(self.options)
+
+    def _claim(self) -> None:
+        """Make sure that nothing of anybody else's is deleted in ``home``."""
+        there = {path.name for path in self.home.iterdir()} - {".lock"}
+        if there and self._marker.name not in there:
+            raise DemoFailed(
+                f"{self.home} holds files that are not the demo's.", hint="Give an empty directory with --home."
+            )
+        self._marker.write_text("not yet")
 
     def _folders(self) -> tuple[Path, Path | None]:
         """Context directories with the base model and, unless there is an endpoint, the judge."""

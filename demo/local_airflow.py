@@ -119,11 +119,7 @@ class Airflow:
                     if told := _tell(line):
                         say(told)
             except BaseException:
-                process.terminate()
-                try:
-                    process.wait(_SECONDS_TO_END)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+                _end(process)
                 raise
         if process.returncode:
             raise DemoFailed(f"The DAG {dag} failed.", hint=f"Everything it logged is in {log}.")
@@ -139,7 +135,8 @@ class Airflow:
             # The demo's tasks want all cores for themselves.
             "AIRFLOW__CORE__PARALLELISM": "2",
         }
-        return subprocess.run(["airflow", "standalone"], env=environment, check=False).returncode
+        with subprocess.Popen(["airflow", "standalone"], env=environment) as process:
+            return _wait(process)
 
     def _quietly(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -147,6 +144,23 @@ class Airflow:
         )
         if done.returncode:
             raise DemoFailed(f"airflow {' '.join(arguments[:2])} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait()
+    except BaseException:
+        _end(process)
+        raise
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Ask it to end, which lets it end what it has started; then end it."""
+    process.terminate()
+    try:
+        process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _tell(line: str) -> str:

@@ -8,3 +8,6 @@ COPY --chown=airflow:root . /opt/airflow-provider-kitops
 RUN pip install --no-cache-dir \
       --constraint /opt/airflow-provider-kitops/constraints.txt \
       '/opt/airflow-provider-kitops[judge,local-judge,sign,workload]'
+
+# A volume that is mounted here takes over the owner.
+RUN mkdir -p /opt/airflow/work

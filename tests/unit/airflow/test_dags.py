@@ -61,6 +61,8 @@ def test_the_dag_in_the_readme_parses() -> None:
     exec(code, names)
     (dag,) = dags_of(names).values()
     assert dag.get_task("promote").get_flat_relative_ids(upstream=True) == {
+        "dataset",
+        "champion",
         "fine_tune",
         "ask_champion",
         "ask_challenger",

@@ -64,3 +64,13 @@ def test_two_demos_do_not_share_a_directory(tmp_path: Path, capsys: pytest.Captu
     with FileLock(tmp_path / ".lock"):
         assert main(["run", "--home", str(tmp_path)]) == 1
     assert "Another demo is running" in capsys.readouterr().err
+
+
+def test_a_directory_with_files_of_somebody_else_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "mine.txt").write_text("mine")
+    assert main(["run", "--home", str(tmp_path)]) == 1
+    assert "holds files that are not the demo's" in capsys.readouterr().err
+    assert (tmp_path / "logs" / "mine.txt").read_text() == "mine"
