@@ -36,8 +36,8 @@ class LayoutIndex:
         """
         try:
             value = json.loads(data)
-            entries = tuple(Descriptor.from_json(entry) for entry in value.get("manifests", []))
-        except (ValueError, RecursionError, TypeError, AttributeError, InvalidInput) as error:
+            entries = tuple(Descriptor.from_json(entry) for entry in _manifests(value))
+        except (ValueError, RecursionError, InvalidInput) as error:
             raise VerificationFailed(
                 f"{path} is not the index of an OCI image layout: {error}",
                 hint="It was damaged or is something else: name another layout, or restore the file.",
@@ -98,6 +98,19 @@ class LayoutIndex:
     def without_manifest(self, digest: str) -> LayoutIndex:
         """With the manifest and all its tags gone."""
         return replace(self, entries=tuple(entry for entry in self.entries if entry.digest != digest))
+
+
+def _manifests(value: Any) -> list[Any]:
+    # What is not understood must not count as empty: the next change would write over it.
+    if not isinstance(value, dict) or value.get("schemaVersion") != 2:
+        raise InvalidInput("It is no object with schemaVersion 2.")
+    # Go's tools write null for an empty list.
+    items = value.get("manifests", False)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise InvalidInput("It has no list of manifests.")
+    return items
 
 
 def untagged(descriptor: Descriptor) -> Descriptor:

@@ -262,11 +262,22 @@ def test_a_damaged_index_is_reported_and_left_alone(layout: Layout) -> None:
     put_artifact(layout, b"x", tag="v1")
     path = layout.path / "index.json"
     path.chmod(0o644)
-    for damage in ("", "{", "[]", '{"manifests": [1]}', '{"manifests": {"a": 1}}'):
+    for damage in (
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"schemaVersion": 2}',
+        '{"schemaVersion": 1, "manifests": []}',
+        '{"manifests": []}',
+        *(f'{{"schemaVersion": 2, "manifests": {each}}}' for each in ("[1]", '{"a": 1}', "{}", '""', "0", "[null]")),
+    ):
         path.write_text(damage)
-        with pytest.raises(VerificationFailed, match=r"index\.json"):
+        with pytest.raises(VerificationFailed, match=r"index\.json.*restore the file"):
             put_artifact(layout, b"y", tag="v2")
         assert path.read_text() == damage
+    path.write_text('{"schemaVersion": 2, "manifests": null}')
+    assert layout.tags() == []
 
 
 def test_repositories_of_one_layout_share_blobs_on_disk(tmp_path: Path) -> None:
