@@ -24,6 +24,7 @@ _HINTS = {
     errno.EPERM: "Give the user that runs this permission to write there, or use another directory.",
     errno.EROFS: "The file system is read-only: use another directory.",
     errno.ENOTDIR: "A file is in the way of a directory.",
+    errno.EEXIST: "A file is in the way of a directory.",
 }
 
 

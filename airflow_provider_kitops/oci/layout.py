@@ -112,7 +112,7 @@ class Layout:
         with _files.storage_errors("read", path):
             try:
                 file = path.open("rb", buffering=0)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 raise self._missing(descriptor.digest) from None
         return VerifyingReader(_File(file, path), descriptor, self.name)
 
@@ -310,7 +310,7 @@ class Layout:
         with _files.storage_errors("read", path):
             try:
                 data = path.read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return LayoutIndex()
         return LayoutIndex.parse(data, path)
 
@@ -352,12 +352,12 @@ class Layout:
         return self.path / "blobs" / algorithm / encoded
 
     def _has(self, descriptor: Descriptor) -> bool:
-        try:
-            return self._blob(descriptor.digest).stat().st_size == descriptor.size
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError as error:
-            raise StorageError(f"Cannot read {self._blob(descriptor.digest)}: {error.strerror}.") from error
+        path = self._blob(descriptor.digest)
+        with _files.storage_errors("read", path):
+            try:
+                return path.stat().st_size == descriptor.size
+            except FileNotFoundError:
+                return False
 
     def _intact(self, descriptor: Descriptor) -> bool:
         """Whether the content is here and, if it is small, has its digest."""

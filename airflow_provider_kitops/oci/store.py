@@ -266,11 +266,17 @@ class Store:
 def _layouts(directory: Path, root: Path) -> Iterator[str]:
     """The layouts below a directory: one may hold others, next to its own files."""
     with _files.storage_errors("read", directory):
-        if not directory.is_dir():
+        try:
+            below = sorted(path for path in directory.iterdir() if _may_hold_layouts(path))
+        except FileNotFoundError:
             return
-        below = sorted(path for path in directory.iterdir() if path.is_dir() and not path.name.startswith("."))
     if directory != root and (directory / "index.json").is_file():
         yield directory.relative_to(root).as_posix()
     for path in below:
         if path.name not in RESERVED_NAMES:
             yield from _layouts(path, root)
+
+
+def _may_hold_layouts(path: Path) -> bool:
+    # Links are not followed: one that leads back up would never end.
+    return path.is_dir() and not path.is_symlink() and not path.name.startswith(".")

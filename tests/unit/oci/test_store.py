@@ -87,6 +87,31 @@ def test_repositories_below_repositories_are_listed(tmp_path: Path) -> None:
     assert store.repositories() == ["a", "a/b/c", "b"]
 
 
+def test_links_are_not_followed_when_repositories_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "root")  # the root itself may be one
+    store = Store(StoreConfig(layout=tmp_path / "linked"))
+    put_artifact(store.target("model"), b"x", tag="v1")
+    for name in ("one", "two"):
+        (tmp_path / "root" / name).symlink_to(".")
+    assert store.repositories() == ["model"]
+
+
+@pytest.mark.parametrize("namespace", ["", "team"])
+def test_a_root_that_is_a_file_is_no_empty_layout(tmp_path: Path, namespace: str) -> None:
+    (tmp_path / "root").write_bytes(b"")
+    store = Store(StoreConfig(layout=tmp_path / "root", namespace=namespace))
+    calls = (
+        store.repositories,
+        lambda: store.target("model").tags(),
+        lambda: store.resolve("model:v1"),
+        lambda: put_artifact(store.target("model"), b"x"),
+    )
+    for call in calls:
+        with pytest.raises(StorageError, match=r"root.*[Aa] file is in the way"):
+            call()
+
+
 def test_resolve_needs_a_tag_or_a_digest_that_exists(tmp_path: Path) -> None:
     store = Store(StoreConfig(layout=tmp_path))
     with pytest.raises(InvalidReference, match="names a repository"):
