@@ -25,14 +25,27 @@ __all__ = ["DEFAULT_MUTABLE_TAGS", "Store", "StoreConfig", "default_layout"]
 
 
 def default_layout() -> Path:
-    """Where the local layout is: ``$MODELKIT_LAYOUT``, else below ``$XDG_DATA_HOME`` or ``~/.local/share``."""
+    """Where the local layout is: ``$MODELKIT_LAYOUT``, else below ``$XDG_DATA_HOME`` or ``~/.local/share``.
+
+    :raises InvalidInput: there is no home directory, and it would be there.
+    """
     named = os.environ.get("MODELKIT_LAYOUT")
     if named:
-        return Path(named).expanduser()
+        return _expanded(Path(named))
     data = os.environ.get("XDG_DATA_HOME")
     # The base directory specification has relative paths ignored.
-    base = Path(data) if data and Path(data).is_absolute() else Path.home() / ".local" / "share"
+    base = Path(data) if data and Path(data).is_absolute() else _expanded(Path("~/.local/share"))
     return base / "airflow-provider-kitops" / "layout"
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no HOME, and the user is in no list of users, as in many a container
+        raise InvalidInput(
+            f"The local layout would be at {path}, and it is not known where the home directory is.",
+            hint="Set MODELKIT_LAYOUT to a whole path.",
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,8 @@ class Store:
 
     def __init__(self, config: StoreConfig) -> None:
         self.config = config
-        self._root = (config.layout or default_layout()).expanduser()
+        # A registry needs no home directory.
+        self._root = Path() if config.registry else _expanded(config.layout or default_layout())
         self._targets: dict[str, Target] = {}
         self._lock = threading.Lock()
         self._client = self._make_client() if config.registry else None

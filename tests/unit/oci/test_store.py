@@ -195,3 +195,19 @@ def test_the_default_layout_follows_the_environment(monkeypatch, tmp_path: Path)
     assert default_layout() == Path("/home/somebody/.local/share/airflow-provider-kitops/layout")
     monkeypatch.setenv("MODELKIT_LAYOUT", "~/kits")
     assert default_layout() == Path("/home/somebody/kits")
+
+
+def test_without_a_home_directory_a_layout_has_to_be_named(monkeypatch, tmp_path: Path) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_DATA_HOME", "MODELKIT_LAYOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(InvalidInput, match="MODELKIT_LAYOUT"):
+        default_layout()
+    with pytest.raises(InvalidInput, match="MODELKIT_LAYOUT"):
+        Store(StoreConfig(layout=Path("~/kits")))
+    assert Store(StoreConfig("registry.example")).reference("model:v1").registry == "registry.example"
+    monkeypatch.setenv("MODELKIT_LAYOUT", str(tmp_path))
+    assert default_layout() == tmp_path
