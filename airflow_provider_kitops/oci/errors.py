@@ -77,6 +77,12 @@ class Conflict(KitopsError):
     exit_code = 5
 
 
+class ContentVanished(Conflict):
+    """Someone else deleted content between its push and that of the manifest that names it: the same again helps."""
+
+    transient = True
+
+
 class VerificationFailed(KitopsError):
     """Content, evidence or a decision is not what it claims to be."""
 

@@ -27,6 +27,7 @@ from airflow_provider_kitops.oci.content import (
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
 from airflow_provider_kitops.oci.errors import (
+    ContentVanished,
     DigestMismatch,
     InvalidInput,
     InvalidReference,
@@ -73,6 +74,8 @@ class Layout:
         self._swept = False
         self._links: dict[str, Links] = {}
         self._links_lock = threading.Lock()
+        # Digests that were seen here: what is missing later was deleted by somebody else.
+        self._seen: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Layout({str(self.path)!r})"
@@ -125,6 +128,7 @@ class Layout:
 
         :raises DigestMismatch: the bytes are not what the descriptor names.
         :raises NotFound: a manifest names content that is not here.
+        :raises ContentVanished: it was here before, and another task has deleted it since.
         :raises StorageError: the disk refuses.
         """
         check_descriptor(content)
@@ -262,11 +266,14 @@ class Layout:
         def change(index: LayoutIndex) -> LayoutIndex:
             # Under the lock, as somebody may have deleted a manifest that shared blobs with this one.
             for part in (*links.blobs, *links.manifests):
-                if not self._has(part):
-                    raise NotFound(
-                        f"Manifest {found.digest} names {part.digest}, which is not in {self.name}.",
-                        hint="Push the blobs before the manifest; if they were, another task deleted them: run again.",
+                if self._has(part):
+                    continue
+                message = f"Manifest {found.digest} names {part.digest}, which is not in {self.name}"
+                if part.digest in self._seen:
+                    raise ContentVanished(
+                        f"{message} any longer.", hint="Another task deleted it meanwhile: try again."
                     )
+                raise NotFound(f"{message}.", hint="Push the blobs before the manifest.")
             if not self._has(found):
                 self._write(found, data)
             return index.with_manifest(entry)
@@ -293,6 +300,7 @@ class Layout:
                 content = Descriptor(content, f"sha256:{digest.hexdigest()}", size)
             # Even if it is here already: these bytes are verified, and those need not be.
             file.keep(self._blob(content.digest))
+        self._seen.add(content.digest)
         return content
 
     def _prepare(self) -> None:
@@ -355,9 +363,12 @@ class Layout:
         path = self._blob(descriptor.digest)
         with _files.storage_errors("read", path):
             try:
-                return path.stat().st_size == descriptor.size
+                whole = path.stat().st_size == descriptor.size
             except FileNotFoundError:
                 return False
+        if whole:
+            self._seen.add(descriptor.digest)
+        return whole
 
     def _intact(self, descriptor: Descriptor) -> bool:
         """Whether the content is here and, if it is small, has its digest."""
@@ -376,6 +387,7 @@ class Layout:
         path = self._blob(digest)
         with _files.storage_errors("remove", path):
             path.unlink(missing_ok=True)
+        self._seen.discard(digest)
 
     def _missing(self, what: str) -> NotFound:
         known = self.tags()

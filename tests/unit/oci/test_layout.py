@@ -21,6 +21,7 @@ from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.copy import copy
 from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
 from airflow_provider_kitops.oci.errors import (
+    ContentVanished,
     DigestMismatch,
     InvalidInput,
     InvalidReference,
@@ -215,6 +216,22 @@ def test_a_manifest_whose_blobs_are_missing_is_not_listed(layout: Layout) -> Non
     with pytest.raises(NotFound, match=missing.digest):
         layout.push(MANIFEST, manifest_bytes(layout.push(CONFIG, b"{}"), [missing]))
     assert layout.manifests() == []
+
+
+def test_content_that_another_task_deletes_before_the_manifest_comes_is_a_passing_failure(layout: Layout) -> None:
+    other = Layout(layout.path.parents[1], "demo/model")
+    shared = put_artifact(other, b"shared", tag="v1")
+    config, layer = layout.push(CONFIG, b"{}"), layout.push(Descriptor.of(LAYER, b"shared"), b"shared")
+    other.delete(shared)
+    with pytest.raises(ContentVanished, match=r"any longer.*try again") as caught:
+        layout.push(MANIFEST, manifest_bytes(config, [layer], note="another"))
+    assert caught.value.transient
+    assert layout.manifests() == []
+    put_artifact(layout, b"shared", tag="v1")
+    # What this task deletes itself comes back by no retry.
+    layout.delete(layer)
+    with pytest.raises(NotFound):
+        layout.push(MANIFEST, manifest_bytes(config, [layer], note="another"))
 
 
 def test_delete_frees_what_no_other_manifest_needs(layout: Layout) -> None:
