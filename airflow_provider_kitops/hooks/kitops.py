@@ -166,12 +166,11 @@ def store_config(connection: Connection) -> StoreConfig:
 
 def _registry(connection: Connection, problems: list[str]) -> str:
     host = (connection.host or "").strip()
+    if "@" in host:  # what stands before it may be a password, so the host is not quoted
+        problems.append("a host with credentials; give host[:port], login and password")
+        return ""
     if "/" in host:
-        problems.append(
-            f"host {host!r}, which is not host[:port]"
-            if "@" not in host
-            else "a host that is a URL with credentials; give host[:port], login and password"
-        )
+        problems.append(f"host {host!r}, which is not host[:port]")
     if connection.port and host:
         name, colon, port = host.rpartition(":")
         if colon and port.isdigit() and not name.endswith(":"):

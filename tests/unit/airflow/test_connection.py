@@ -102,9 +102,10 @@ def test_all_problems_are_told_at_once() -> None:
     assert all(word in str(caught.value) for word in ("schema", "layot", "concurrency"))
 
 
-def test_no_error_tells_a_secret() -> None:
+@pytest.mark.parametrize("host", ["https://me:hunter2@h", "me:hunter2@h.example.com", "me:hunter2@h:5000"])
+def test_no_error_tells_a_secret(host: str) -> None:
     fields = {
-        "host": "https://me:hunter2@h",
+        "host": host,
         "password": "hunter2",
         "extra": {"identity_token": ["hunter2"], "proxy": {"url": "hunter2"}, "plain_http": "hunter2"},
     }
@@ -123,6 +124,14 @@ def test_the_button_tells_what_is_wrong(connections: Connections) -> None:
     ok, message = KitopsHook().test_connection()
     assert not ok
     assert "127.0.0.1:1" in message
+
+
+def test_the_button_tells_no_password_of_the_host(connections: Connections) -> None:
+    connections.set(host="me:hunter2@h.example.com", port=5000)
+    ok, message = KitopsHook().test_connection()
+    assert not ok
+    assert "hunter2" not in message
+    assert "a host with credentials" in message
 
 
 def test_resolving_an_unknown_tag_gives_the_default_or_an_error(layout: Path) -> None:
