@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.oci.descriptor import is_digest
@@ -73,10 +74,27 @@ def settings_of(value: Any, argument: str) -> dict[str, Any]:
     return dict(value)
 
 
-def split_reference(text: str, more: str | Sequence[str] | None = None) -> tuple[str, list[str]]:
+def path_argument(value: Any, argument: str) -> Path:
+    """The path that an argument holds.
+
+    A template that finds nothing gives empty text or ``None``, which would be the current directory or one of that
+    name.
+
+    :raises InvalidInput: it is empty, ``None``, or neither text nor a path.
+    """
+    if not isinstance(value, str | Path) or str(value).strip() in ("", "None"):
+        raise InvalidInput(f"{argument} is {_shown(value)}, not a path.", hint="Give the path of a directory or file.")
+    return Path(value)
+
+
+def split_reference(
+    text: str, more: str | Sequence[str] | None = None, argument: str = "reference"
+) -> tuple[str, list[str]]:
     """Split ``repository:tag[,tag…]`` into the repository and all tags to give, ``more`` included.
 
-    :raises InvalidReference: ``text`` names a digest, which is found by packing and cannot be chosen.
+    :param argument: name of the argument that holds ``text``, for the message.
+    :raises InvalidReference: ``text`` names a digest, which is found by packing and cannot be chosen; or a tag is
+        ``None``, which is what a template makes of nothing.
     """
     if "@" in text:
         raise InvalidReference(
@@ -84,9 +102,8 @@ def split_reference(text: str, more: str | Sequence[str] | None = None) -> tuple
         )
     start = text.rfind("/") + 1
     name, _, tags = text[start:].partition(":")
-    extra = [more] if isinstance(more, str) else list(more or ())
-    found = [tag.strip() for part in (tags, *extra) for tag in part.split(",")]
-    return text[:start] + name, list(dict.fromkeys(tag for tag in found if tag))
+    found = [*_tags([tags], argument), *_tags([more] if isinstance(more, str) else more or (), "tags")]
+    return text[:start] + name, list(dict.fromkeys(found))
 
 
 def describe(
@@ -125,6 +142,16 @@ def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
 
     links = Links.parse(descriptor.media_type, read(store.target(pinned), descriptor))
     return descriptor.size + sum(part.size for part in (*links.blobs, *links.manifests))
+
+
+def _tags(parts: Sequence[str], argument: str) -> list[str]:
+    found = [tag.strip() for part in parts for tag in part.split(",")]
+    if "None" in found:
+        raise InvalidReference(
+            f"{argument} names the tag 'None', which is what a template makes of nothing.",
+            hint="Give a tag, or leave it out.",
+        )
+    return [tag for tag in found if tag]
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.sdk import BaseOperator
 
 from airflow_provider_kitops.hooks._errors import airflow_errors, require
+from airflow_provider_kitops.hooks._references import path_argument
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 
 if TYPE_CHECKING:
@@ -76,14 +77,18 @@ def scratch_directory(context: Context, configured: str | Path | None = None) ->
     """The directory that a task instance keeps between its tries.
 
     :param configured: root to use instead of the option ``[kitops] scratch_directory``.
+    :raises InvalidInput: ``configured`` is no path.
     """
-    root = configured or conf.get("kitops", "scratch_directory", fallback="")
-    if not root:
+    if configured is not None:
+        root = path_argument(configured, "scratch")
+    elif option := conf.get("kitops", "scratch_directory", fallback=""):
+        root = Path(option)
+    else:
         root = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")) / "kitops" / "scratch"
     ti = context["ti"]
     parts = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     # Ids may hold anything; as quoted names they can neither leave the root nor meet one another.
-    return Path(root).expanduser().joinpath(*(quote(part, safe=" +:@=,").replace(".", "%2E") for part in parts))
+    return root.expanduser().joinpath(*(quote(part, safe=" +:@=,").replace(".", "%2E") for part in parts))
 
 
 def remove_scratch(directory: Path) -> None:

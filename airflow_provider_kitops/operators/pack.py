@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import describe, split_reference
+from airflow_provider_kitops.hooks._references import describe, path_argument, split_reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:
@@ -70,16 +70,17 @@ class KitPackOperator(KitopsBaseOperator):
         from airflow_provider_kitops.modelkit.parents import parents_of
         from airflow_provider_kitops.oci import progress
 
+        directory = path_argument(self.context_directory, "context_directory")
         kitfile: Kitfile | Path | None
         if isinstance(self.kitfile, Mapping):
             kitfile = parse_kitfile(json.dumps(self.kitfile), name=f"kitfile of task {self.task_id}")
         else:
-            kitfile = Path(self.kitfile) if self.kitfile else None
+            kitfile = path_argument(self.kitfile, "kitfile") if self.kitfile is not None else None
         repository, tags = split_reference(self.reference, self.tags)
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
             where = store.reference(repository)
             made = pack(
-                Path(self.context_directory),
+                directory,
                 kitfile,
                 store.target(where),
                 tags,

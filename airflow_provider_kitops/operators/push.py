@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, split_reference
+from airflow_provider_kitops.hooks._references import (
+    ReferenceLike,
+    describe,
+    path_argument,
+    reference_text,
+    split_reference,
+)
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
@@ -71,7 +77,7 @@ class KitPushOperator(KitopsBaseOperator):
         with self._source() as source, self.hook.store() as store, progress.lines(self.log) as on_progress:
             origin = source.reference(reference_text(self.source, "source"))
             own = origin.repository + (f":{origin.tag}" if origin.tag else "")
-            repository, tags = split_reference(self.destination or own, self.tags)
+            repository, tags = split_reference(self.destination or own, self.tags, "destination")
             where = store.reference(repository)
             result = copy(
                 source.target(origin),
@@ -97,4 +103,5 @@ class KitPushOperator(KitopsBaseOperator):
 
         if self.source_conn_id:
             return KitopsHook(self.source_conn_id).store()
-        return Store(StoreConfig(layout=Path(self.source_layout) if self.source_layout else None))
+        layout = self.source_layout
+        return Store(StoreConfig(layout=path_argument(layout, "source_layout") if layout is not None else None))

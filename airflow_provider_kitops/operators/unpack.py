@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, path_argument, reference_text
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class KitUnpackOperator(KitopsBaseOperator):
         from airflow_provider_kitops.modelkit.unpack import unpack
         from airflow_provider_kitops.oci import progress
 
-        directory = Path(self.directory)
+        directory = path_argument(self.directory, "directory")
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
             answer = describe(store, reference_text(self.reference, "reference"), directory=str(directory))
             unpack(

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.hooks._errors import require
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, settings_of
+from airflow_provider_kitops.hooks._references import (
+    ReferenceLike,
+    describe,
+    reference_text,
+    settings_of,
+    split_reference,
+)
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
 
 if TYPE_CHECKING:
@@ -59,6 +65,11 @@ class _LocalOperator(KitopsBaseOperator):
         from airflow_provider_kitops.workload.progress import parse_progress
 
         self.log.info("%s", parse_progress(line) or line)
+
+
+def _destination(destination: str, tags: Sequence[str] | None) -> dict[str, Any]:
+    split_reference(destination, tags, "destination")  # refuses a tag that a template made of nothing
+    return {"reference": destination, "tags": tuple(tags or ())}
 
 
 class WorkloadLocalOperator(_LocalOperator):
@@ -113,7 +124,7 @@ class WorkloadLocalOperator(_LocalOperator):
             inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in self.inputs.items()},
             command=tuple(self.command),
             config=settings_of(self.config, "config"),
-            output={"reference": self.destination, "kitfile": dict(self.kitfile), "tags": tuple(self.tags or ())},
+            output={**_destination(self.destination, self.tags), "kitfile": dict(self.kitfile)},
             env=dict(self.env or {}),
         )
 
@@ -156,10 +167,11 @@ class _ReferenceProgramOperator(_LocalOperator):
     def _output(self) -> dict[str, Any]:
         # Said here, before inputs are fetched; the program's own ImportError would come after them.
         require("The reference programs", "workload", "torch", "transformers", "peft", "trl")
+        destination = _destination(self.destination, self.tags)
         return {
-            "output": self.destination,
+            "output": destination["reference"],
             "config": settings_of(self.config, "config"),
-            "tags": tuple(self.tags or ()),
+            "tags": destination["tags"],
             "name": self.name,
             "version": self.version,
             "description": self.description,

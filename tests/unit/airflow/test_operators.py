@@ -122,16 +122,57 @@ def test_unpacking_an_unknown_tag_fails_without_a_retry(tmp_path: Path, layout: 
     assert not (tmp_path / "o").exists()
 
 
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory, to see that nothing gets there."""
+    directory = tmp_path / "current"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+@pytest.mark.parametrize("value", ["", "None", None, 5])
+def test_a_template_that_finds_no_path_does_not_mean_the_current_directory(
+    tmp_path: Path, layout: Path, context: Any, elsewhere: Path, value: Any
+) -> None:
+    pack(tmp_path).execute(context)
+    unpack: Any = KitUnpackOperator(task_id="unpack", reference="demo/model:v1", directory=value)
+    packing: Any = KitPackOperator(task_id="pack", reference="demo/model:v2", context_directory=value, kitfile=KITFILE)
+    with pytest.raises(AirflowFailException, match=r"^directory is"):
+        unpack.execute(context)
+    with pytest.raises(AirflowFailException, match="context_directory is"):
+        packing.execute(context)
+    if value is not None:
+        working = workload(tmp_path, COPY, scratch=value)
+        with pytest.raises(AirflowFailException, match="scratch is"):
+            working.execute(context)
+    assert not any(elsewhere.iterdir())
+
+
+def test_no_operator_sets_a_tag_that_a_template_made_of_nothing(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    made: list[Any] = [
+        pack(tmp_path, reference="demo/model:None"),
+        pack(tmp_path, tags="None"),
+        KitPushOperator(task_id="push", source="demo/model:v1", source_layout=layout, destination="copied/model:None"),
+        workload(tmp_path, COPY, destination="demo/result:None"),
+        workload(tmp_path, COPY, tags=["None"]),
+    ]
+    for operator in made:
+        with pytest.raises(AirflowFailException, match="names the tag 'None'"):
+            operator.execute(context)
+
+
 def workload(tmp_path: Path, program: str, **arguments: Any) -> WorkloadLocalOperator:
-    return WorkloadLocalOperator(
-        task_id="work",
-        inputs={"model": "demo/model:v1"},
-        command=["python", "-c", program],
-        destination="demo/result:latest",
-        kitfile={"manifestVersion": "1.0.0", "package": {"name": "result"}, "model": {"path": "result.bin"}},
-        scratch=tmp_path / "scratch",
+    settings: dict[str, Any] = {
+        "inputs": {"model": "demo/model:v1"},
+        "command": ["python", "-c", program],
+        "destination": "demo/result:latest",
+        "kitfile": {"manifestVersion": "1.0.0", "package": {"name": "result"}, "model": {"path": "result.bin"}},
+        "scratch": tmp_path / "scratch",
         **arguments,
-    )
+    }
+    return WorkloadLocalOperator(task_id="work", **settings)
 
 
 COPY = """

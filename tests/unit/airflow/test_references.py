@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.hooks._references import digest_text, reference_text, split_reference
-from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.hooks._references import digest_text, path_argument, reference_text, split_reference
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -63,3 +64,23 @@ def test_tags_are_split_from_the_repository(text: str, more: Any, expected: Any)
 def test_nothing_is_written_to_a_digest() -> None:
     with pytest.raises(InvalidReference, match="names a digest"):
         split_reference(f"demo/model@{DIGEST}")
+
+
+@pytest.mark.parametrize("value", [None, "", " ", "None", 5, {}, b"/tmp"])
+def test_what_is_no_path_is_told_with_the_argument(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"directory is .*, not a path"):
+        path_argument(value, "directory")
+
+
+@pytest.mark.parametrize("value", ["/data", "relative", ".", "./None", Path("/data")])
+def test_a_path_is_taken_as_it_is(value: str | Path) -> None:
+    assert path_argument(value, "directory") == Path(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "argument"),
+    [("a/b:None", None, "destination"), ("a/b:v1", "None", "tags"), ("a/b", ["v1", "None"], "tags")],
+)
+def test_a_tag_that_a_template_made_of_nothing_is_refused(text: str, more: Any, argument: str) -> None:
+    with pytest.raises(InvalidReference, match=f"{argument} names the tag 'None'"):
+        split_reference(text, more, "destination")
