@@ -59,19 +59,37 @@ def digest_text(value: Any, argument: str) -> str | None:
     return digest
 
 
-def settings_of(value: Any, argument: str) -> dict[str, Any]:
-    """The settings that an argument holds; ``None`` is none.
+def settings_of(value: Any, argument: str, *, required: bool = False) -> dict[str, Any]:
+    """The settings that an argument holds; ``None`` is none, unless it is ``required``.
 
     :raises InvalidInput: it is no mapping, for example a template that was rendered into text.
     """
-    if value is None:
+    if value is None and not required:
         return {}
     if not isinstance(value, Mapping):
         raise InvalidInput(
             f"{argument} is {type(value).__name__}, not a mapping.",
-            hint="If it is a template for the whole mapping, the DAG needs render_template_as_native_obj=True.",
+            hint="Give a mapping. If it is a template for the whole of it, the DAG needs "
+            "render_template_as_native_obj=True.",
         )
     return dict(value)
+
+
+def texts_of(value: Any, argument: str, *, single: bool = True) -> list[str]:
+    """The texts that an argument holds.
+
+    :param single: whether one text may stand for a list of one.
+    :raises InvalidInput: it is no list of texts.
+    """
+    if single and isinstance(value, str):
+        return [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise InvalidInput(
+            f"{argument} is {_shown(value)}, not a list of texts.",
+            hint="Give a list. If it is a template for the whole of it, the DAG needs "
+            "render_template_as_native_obj=True.",
+        )
+    return list(value)
 
 
 def path_argument(value: Any, argument: str) -> Path:
@@ -102,7 +120,7 @@ def split_reference(
         )
     start = text.rfind("/") + 1
     name, _, tags = text[start:].partition(":")
-    found = [*_tags([tags], argument), *_tags([more] if isinstance(more, str) else more or (), "tags")]
+    found = [*_tags([tags], argument), *_tags([] if more is None else texts_of(more, "tags"), "tags")]
     return text[:start] + name, list(dict.fromkeys(found))
 
 

@@ -153,8 +153,7 @@ def store_config(connection: Connection) -> StoreConfig:
     if "concurrency" in extra:
         values["concurrency"] = _positive(extra, "concurrency", problems)
     if "mutable_tags" in extra:
-        patterns = extra["mutable_tags"]
-        values["mutable_tags"] = tuple(patterns.replace(",", " ").split() if isinstance(patterns, str) else patterns)
+        values["mutable_tags"] = _patterns(extra, "mutable_tags", problems)
     if problems:
         raise InvalidInput(
             f"{where} has " + "; ".join(problems) + ".", hint=f"Extra may hold {', '.join(CONNECTION_FIELDS)}."
@@ -199,6 +198,15 @@ def _positive(extra: Mapping[str, Any], key: str, problems: list[str]) -> int:
     if number < 1:
         problems.append(f"{key} in extra is not a positive whole number")
     return number
+
+
+def _patterns(extra: Mapping[str, Any], key: str, problems: list[str]) -> tuple[str, ...]:
+    value = extra[key]
+    patterns = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+        problems.append(f"{key} in extra is neither text nor a list of texts")
+        return ()
+    return tuple(patterns)
 
 
 def _path(extra: Mapping[str, Any], key: str, problems: list[str]) -> Path | None:

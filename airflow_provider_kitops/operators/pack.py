@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import describe, path_argument, split_reference
+from airflow_provider_kitops.hooks._references import (
+    describe,
+    path_argument,
+    reference_text,
+    settings_of,
+    split_reference,
+)
+from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:
@@ -63,8 +71,6 @@ class KitPackOperator(KitopsBaseOperator):
         self.created = created
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from datetime import datetime
-
         from airflow_provider_kitops.modelkit.kitfile import Kitfile, parse_kitfile
         from airflow_provider_kitops.modelkit.pack import pack
         from airflow_provider_kitops.modelkit.parents import parents_of
@@ -76,7 +82,7 @@ class KitPackOperator(KitopsBaseOperator):
             kitfile = parse_kitfile(json.dumps(self.kitfile), name=f"kitfile of task {self.task_id}")
         else:
             kitfile = path_argument(self.kitfile, "kitfile") if self.kitfile is not None else None
-        repository, tags = split_reference(self.reference, self.tags)
+        repository, tags = split_reference(reference_text(self.reference, "reference"), self.tags)
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
             where = store.reference(repository)
             made = pack(
@@ -85,8 +91,8 @@ class KitPackOperator(KitopsBaseOperator):
                 store.target(where),
                 tags,
                 mutable_tags=store.config.mutable_tags,
-                created=datetime.fromisoformat(self.created) if self.created else None,
-                annotations=self.annotations,
+                created=_moment(self.created),
+                annotations=settings_of(self.annotations, "annotations"),
                 concurrency=store.config.concurrency,
                 on_progress=on_progress,
                 parents=parents_of(store),
@@ -99,3 +105,14 @@ class KitPackOperator(KitopsBaseOperator):
                 name=package.name if package else "",
                 version=package.version if package else "",
             )
+
+
+def _moment(value: Any) -> datetime | None:
+    if value is None or value == "":
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(
+            f"created is {value!r:.200}, not a time.", hint="Give RFC 3339, such as 2026-01-31T12:00:00Z."
+        ) from None

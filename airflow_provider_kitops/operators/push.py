@@ -77,7 +77,8 @@ class KitPushOperator(KitopsBaseOperator):
         with self._source() as source, self.hook.store() as store, progress.lines(self.log) as on_progress:
             origin = source.reference(reference_text(self.source, "source"))
             own = origin.repository + (f":{origin.tag}" if origin.tag else "")
-            repository, tags = split_reference(self.destination or own, self.tags, "destination")
+            wanted = reference_text(own if self.destination is None else self.destination, "destination")
+            repository, tags = split_reference(wanted, self.tags, "destination")
             where = store.reference(repository)
             result = copy(
                 source.target(origin),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, path_argument, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, describe, path_argument, reference_text, texts_of
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ class KitUnpackOperator(KitopsBaseOperator):
         from airflow_provider_kitops.oci import progress
 
         directory = path_argument(self.directory, "directory")
+        filters = texts_of(self.filters, "filters")
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
             answer = describe(store, reference_text(self.reference, "reference"), directory=str(directory))
             unpack(
                 store.target(answer["reference"]),
                 answer["digest"],
                 directory,
-                [self.filters] if isinstance(self.filters, str) else list(self.filters),
+                filters,
                 overwrite=self.overwrite,
                 ignore_existing=self.ignore_existing,
                 parents=parents_of(store) if self.parents else None,

@@ -14,6 +14,7 @@ from airflow_provider_kitops.hooks._references import (
     reference_text,
     settings_of,
     split_reference,
+    texts_of,
 )
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
 
@@ -67,9 +68,10 @@ class _LocalOperator(KitopsBaseOperator):
         self.log.info("%s", parse_progress(line) or line)
 
 
-def _destination(destination: str, tags: Sequence[str] | None) -> dict[str, Any]:
-    split_reference(destination, tags, "destination")  # refuses a tag that a template made of nothing
-    return {"reference": destination, "tags": tuple(tags or ())}
+def _destination(destination: Any, tags: Any) -> dict[str, Any]:
+    text = reference_text(destination, "destination")
+    split_reference(text, tags, "destination")  # refuses a tag that a template made of nothing
+    return {"reference": text, "tags": [] if tags is None else texts_of(tags, "tags")}
 
 
 class WorkloadLocalOperator(_LocalOperator):
@@ -120,12 +122,14 @@ class WorkloadLocalOperator(_LocalOperator):
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.spec import WorkloadSpec
 
+        inputs = settings_of(self.inputs, "inputs", required=True)
+        output = _destination(self.destination, self.tags)
         return WorkloadSpec.of(
-            inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in self.inputs.items()},
-            command=tuple(self.command),
+            inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in inputs.items()},
+            command=texts_of(self.command, "command", single=False),
             config=settings_of(self.config, "config"),
-            output={**_destination(self.destination, self.tags), "kitfile": dict(self.kitfile)},
-            env=dict(self.env or {}),
+            output={**output, "kitfile": settings_of(self.kitfile, "kitfile", required=True)},
+            env=settings_of(self.env, "env"),
         )
 
 
@@ -175,7 +179,7 @@ class _ReferenceProgramOperator(_LocalOperator):
             "name": self.name,
             "version": self.version,
             "description": self.description,
-            "env": dict(self.env or {}),
+            "env": settings_of(self.env, "env"),
         }
 
 

@@ -80,6 +80,8 @@ def test_the_port_may_stand_in_either_field(host: str, port: int, registry: str)
         ({"extra": {"plain_http": "maybe"}}, "plain_http in extra is neither true nor false"),
         ({"extra": {"layout": "relative/path"}}, "layout in extra is not an absolute path"),
         ({"extra": {"concurrency": 0}}, "concurrency in extra is not a positive whole number"),
+        ({"extra": {"mutable_tags": 5}}, "mutable_tags in extra is neither text nor a list of texts"),
+        ({"extra": {"mutable_tags": ["latest", None]}}, "mutable_tags in extra is neither text nor a list of texts"),
         ({"extra": {"namespace": 7}}, "namespace in extra is not text"),
         ({"extra": "[1]"}, "not a JSON object"),
         ({"extra": "{broken"}, "not valid JSON"),

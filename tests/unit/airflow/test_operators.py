@@ -122,6 +122,60 @@ def test_unpacking_an_unknown_tag_fails_without_a_retry(tmp_path: Path, layout: 
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"reference": value} for value in (None, 5, {}, "")),
+        *({"tags": value} for value in (5, [None], {"a": 1})),
+        *({"kitfile": value} for value in (5, "None", [])),
+        *({"created": value} for value in (5, "yesterday")),
+        {"annotations": 5},
+    ],
+)
+def test_packing_names_an_argument_of_the_wrong_type(
+    tmp_path: Path, layout: Path, context: Any, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(AirflowFailException, match=rf"^{next(iter(arguments))} is "):
+        pack(tmp_path, **arguments).execute(context)
+
+
+@pytest.mark.parametrize("filters", [None, 5, [None]])
+def test_unpacking_names_filters_of_the_wrong_type(tmp_path: Path, layout: Path, context: Any, filters: Any) -> None:
+    pack(tmp_path).execute(context)
+    unpack = KitUnpackOperator(task_id="u", reference="demo/model:v1", directory=tmp_path / "o", filters=filters)
+    with pytest.raises(AirflowFailException, match=r"^filters is .*Give a list"):
+        unpack.execute(context)
+
+
+@pytest.mark.parametrize("arguments", [{"destination": 5}, {"destination": ""}, {"tags": 5}, {"source_layout": 5}])
+def test_pushing_names_an_argument_of_the_wrong_type(
+    tmp_path: Path, layout: Path, context: Any, arguments: dict[str, Any]
+) -> None:
+    pack(tmp_path).execute(context)
+    settings: dict[str, Any] = {"source": "demo/model:v1", "source_layout": layout, **arguments}
+    with pytest.raises(AirflowFailException, match=rf"^{next(iter(arguments))} is "):
+        KitPushOperator(task_id="push", **settings).execute(context)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"inputs": value} for value in (None, "None", 5)),
+        *({"command": value} for value in (None, "true", [None], 5)),
+        *({"kitfile": value} for value in (None, "None")),
+        *({"destination": value} for value in (None, 5)),
+        *({"tags": value} for value in (5, [None])),
+        *({name: 5} for name in ("config", "env", "scratch")),
+    ],
+)
+def test_a_workload_names_an_argument_of_the_wrong_type(
+    tmp_path: Path, layout: Path, context: Any, arguments: dict[str, Any]
+) -> None:
+    pack(tmp_path).execute(context)
+    with pytest.raises(AirflowFailException, match=rf"^{next(iter(arguments))} is "):
+        workload(tmp_path, COPY, **arguments).execute(context)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current directory, to see that nothing gets there."""
