@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from airflow_provider_kitops.modelkit._paths import STAGE_MARK
+from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._storage import storage
+from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.oci.errors import Conflict, UnsafePath, VerificationFailed
 
-_MARK = ".modelkit-unpack-"
+_SECONDS_UNTIL_STALE = 60
+_log = logging.getLogger(__name__)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -65,9 +71,9 @@ class Stage:
             inside = directory.is_dir()
             _recover(directory)
             self.root = Path(
-                tempfile.mkdtemp(prefix=_MARK, dir=directory)
+                tempfile.mkdtemp(prefix=STAGE_MARK, dir=directory)
                 if inside
-                else tempfile.mkdtemp(prefix=f".{directory.name}{_MARK}", dir=directory.parent)
+                else tempfile.mkdtemp(prefix=f".{directory.name}{STAGE_MARK}", dir=directory.parent)
             )
             # Locked before it has its name: who finds it unlocked may take it for that of a killed process.
             self._lock_file = os.open(self.root / "lock.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -79,7 +85,7 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         with storage("clean up", self.root):
-            shutil.rmtree(self.root, ignore_errors=True)
+            _remove(self.root)
             os.close(self._lock_file)
         if not self.directory.exists():
             for parent in reversed(self._made_parents):
@@ -249,28 +255,68 @@ def _take_back(root: Path, directory: Path, moves: list[_Move]) -> None:
 
 
 def _recover(directory: Path) -> None:
-    """Clean up after processes that were killed while they unpacked into ``directory``."""
-    stale = [*directory.parent.glob(f".{_escape(directory.name)}{_MARK}*")]
+    """Clean up after processes that were killed while they unpacked into ``directory``.
+
+    What is found is trusted only as far as another process of this user could have made it: a hostile ModelKit that
+    another tool unpacked here, or another user of a shared directory, may have left something that looks alike.
+    """
+    stale = [*directory.parent.glob(f".{_escape(directory.name)}{STAGE_MARK}*")]
     if directory.is_dir():
-        stale += directory.glob(f"{_MARK}*")
-    for root in stale:
+        stale += directory.glob(f"{STAGE_MARK}*")
+    for root in filter(_ours, stale):
         try:
             descriptor = os.open(root / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
+            # Killed before it was locked; a minute is far longer than that takes.
+            if time.time() - root.lstat().st_mtime > _SECONDS_UNTIL_STALE:
+                _remove(root)
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue  # still at work
         else:
-            journal = root / "journal"
-            if journal.is_file():
-                moves = json.loads(journal.read_bytes())["moves"]
-                _take_back(root, directory, [_Move(path, replaces) for path, replaces in moves])
-                journal.unlink()
-            shutil.rmtree(root, ignore_errors=True)
+            moves = _journal(root)
+            if moves is None:
+                _log.warning("%s holds no journal of an unpacking; it is left alone. Look at it and remove it.", root)
+                continue
+            _take_back(root, directory, moves)
+            (root / "journal").unlink(missing_ok=True)
+            _remove(root)
         finally:
             os.close(descriptor)
+
+
+def _ours(root: Path) -> bool:
+    """Whether only this user can have made and filled it."""
+    status = root.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+
+
+def _journal(root: Path) -> list[_Move] | None:
+    """The moves that a killed process had begun, none if it had not; ``None`` if what is there is no journal."""
+    try:
+        descriptor = os.open(root / "journal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return []
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        try:
+            moves = [_Move(path, replaces) for path, replaces in json.load(file)["moves"]]
+            if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
+                return moves
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath):
+            pass
+    return None
+
+
+def _remove(root: Path) -> None:
+    """Remove a stage, its lock last: until then another process sees that it is being worked on."""
+    for path in root.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _escape(name: str) -> str:

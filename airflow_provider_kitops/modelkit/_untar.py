@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.oci.errors import LimitExceeded, UnsafePath, VerificationFailed
 
 _BLOCK = 512
@@ -93,6 +94,8 @@ def safe_name(raw: bytes, label: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH:
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which does not stay below the directory.")
+    if STAGE_MARK in name:
+        raise UnsafePath(f"{label} holds the name {_shown(raw)}, which only unpacking itself may use.")
     return "/".join(parts)
 
 
@@ -161,7 +164,9 @@ def _records(data: bytes, label: str) -> dict[str, bytes]:
             raise VerificationFailed(f"{label} has a malformed extended header.")
         if key.startswith(b"GNU.sparse"):
             raise VerificationFailed(f"{label} holds a sparse file, which no ModelKit has.")
-        found[key.decode("utf-8", "replace")] = value
+        # Nothing else is used, and a stream could hold any number of other keys.
+        if key in (b"path", b"size"):
+            found[key.decode()] = value
         position = end
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_kitops.modelkit import _tar
-from airflow_provider_kitops.modelkit._paths import clean, within
+from airflow_provider_kitops.modelkit._paths import STAGE_MARK, clean, within
 from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
@@ -252,6 +252,11 @@ def _carriable(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise UnsafePath(f"The name {name!r} is not UTF-8; no ModelKit can carry it.", hint="Rename it.") from error
+    if STAGE_MARK in name:
+        raise UnsafePath(
+            f"{name} was left by an unpacking that was killed, and no ModelKit may carry such a name.",
+            hint="Unpack into that directory again, which cleans up, or remove it.",
+        )
     if ".." in name:
         raise UnsafePath(
             f"The name {name} holds '..', which kit leaves out when packing and refuses when unpacking.",

@@ -1,0 +1,118 @@
+"""What lies where a killed unpacking would have left it is trusted no further than this user's own doing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops.modelkit import _untar
+from airflow_provider_kitops.modelkit.pack import pack
+from airflow_provider_kitops.modelkit.unpack import unpack
+from airflow_provider_kitops.oci.errors import UnsafePath
+from airflow_provider_kitops.oci.layout import Layout
+from tests.unit.modelkit.conftest import Write, push_kit, tar_of
+from tests.unit.modelkit.test_unpack import MODEL
+
+MARK = ".modelkit-unpack-"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "layout", "demo/model")
+
+
+def plant(root: Path, journal: str, mode: int = 0o700) -> Path:
+    """A stage as a hostile ModelKit, or another user, would leave it: old/0 is to replace what the journal names."""
+    for name in ("old", "tree"):
+        (root / name).mkdir(parents=True)
+    (root / "lock").touch()
+    (root / "old" / "0").write_text("attack")
+    (root / "journal").write_text(journal)
+    root.chmod(mode)
+    return root
+
+
+@pytest.mark.parametrize("name", [f"{MARK}x/journal", f"w/.out{MARK}x/lock", f"w/{MARK}", f"a/b{MARK}c"])
+def test_no_modelkit_may_bring_a_stage_of_its_own(layout: Layout, tmp_path: Path, name: str) -> None:
+    kit = push_kit(layout, MODEL, [tar_of((name, b"x"))])
+    with pytest.raises(UnsafePath, match="only unpacking itself"):
+        unpack(layout, kit.digest, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_packing_stops_at_what_a_killed_unpacking_left(layout: Layout, write: Write) -> None:
+    context = write({"w/a": "x", f"w/{MARK}abc/lock": ""})
+    with pytest.raises(UnsafePath, match="no ModelKit may carry"):
+        pack(context, MODEL, layout, "v1")
+
+
+@pytest.mark.parametrize("moves", [[["../victim", True]], [["/etc/x", True]], [["", True]], [["a/../../victim", True]]])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_journal_that_leads_out_of_the_directory_is_left_alone(
+    layout: Layout, write: Write, tmp_path: Path, moves: list[list[object]], inside: bool
+) -> None:
+    pack(write({"w/a": "new"}), MODEL, layout, "v1")
+    out, victim = tmp_path / "place" / "out", tmp_path / "place" / "victim"
+    out.mkdir(parents=True)
+    victim.write_text("precious")
+    plant(out / f"{MARK}x" if inside else out.parent / f".out{MARK}x", json.dumps({"moves": moves}))
+    unpack(layout, "v1", out)
+    assert victim.read_text() == "precious"
+    assert (out / "w" / "a").read_text() == "new"
+
+
+@pytest.mark.parametrize("journal", ["{", "[]", '{"moves": 5}', '{"moves": [[1]]}', '{"moves":' + "[" * 100_000])
+def test_a_journal_that_is_none_does_not_stand_in_the_way(
+    layout: Layout, write: Write, tmp_path: Path, journal: str
+) -> None:
+    pack(write({"w/a": "new"}), MODEL, layout, "v1")
+    out = tmp_path / "out"
+    out.mkdir()
+    plant(out / f"{MARK}x", journal)
+    unpack(layout, "v1", out)
+    assert (out / "w" / "a").read_text() == "new"
+
+
+def test_a_stage_that_others_could_have_filled_is_not_touched(layout: Layout, write: Write, tmp_path: Path) -> None:
+    pack(write({"w/a": "new"}), MODEL, layout, "v1")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "kept").write_text("mine")
+    root = plant(out / f"{MARK}x", json.dumps({"moves": [["kept", True]]}), mode=0o755)
+    if os.geteuid() == 0:
+        foreign = plant(out / f"{MARK}y", json.dumps({"moves": [["kept", True]]}))
+        os.chown(foreign, 65534, 65534)
+    unpack(layout, "v1", out)
+    assert (out / "kept").read_text() == "mine"
+    assert (root / "old" / "0").read_text() == "attack"
+
+
+def test_a_stage_that_never_got_its_lock_goes_after_a_minute(layout: Layout, write: Write, tmp_path: Path) -> None:
+    pack(write({"w/a": "new"}), MODEL, layout, "v1")
+    out = tmp_path / "out"
+    young, old = out / f"{MARK}young", out / f"{MARK}old"
+    for root in (young, old):
+        (root / "tree").mkdir(parents=True)
+        root.chmod(0o700)
+    an_hour_ago = time.time() - 3600
+    os.utime(old, (an_hour_ago, an_hour_ago))
+    unpack(layout, "v1", out)
+    assert young.exists()
+    assert not old.exists()
+
+
+def test_extended_headers_keep_only_what_is_used() -> None:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        entry = tarfile.TarInfo("a")
+        entry.pax_headers = {f"key{number}": "x" * 100 for number in range(300)}
+        archive.addfile(entry)
+    header = stream.getvalue()[512 : 512 + 40_000]
+    end = header.index(b"\0")
+    assert _untar._records(header[:end], "test") == {}
