@@ -85,6 +85,8 @@ def _jsonl(path: Path, limit: int | None) -> list[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
+            except RecursionError:
+                raise InvalidInput(f"Line {number} of {path.name} is nested too deeply.") from None
             except ValueError as error:
                 raise InvalidInput(f"Line {number} of {path.name} is no JSON: {error}.") from error
             if not isinstance(row, dict):

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import Conflict, StorageError, WorkloadFailed
+from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, StorageError, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
@@ -149,8 +149,10 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
     goes to ``root/state/log.txt`` and, line by line, to ``on_line``. Work that is already done is not done again.
 
     :param timeout: seconds after which the program is ended.
+    :raises InvalidInput: the timeout is not above 0, or not finite.
     :raises WorkloadFailed: the program ended with another exit code than 0, ran too long, or left no output.
     """
+    _check_timeout(timeout)
     paths = _Paths(root)
     if paths.done.is_file():
         return
@@ -242,6 +244,7 @@ def run_local(
     :raises InvalidInput, WorkloadFailed, KitopsError: as the steps raise them.
     """
     check(spec, store)
+    _check_timeout(timeout)
     step = on_step or (lambda name: None)
     root = scratch / spec.digest.removeprefix("sha256:")[:16]
     with _storage(scratch):
@@ -291,6 +294,11 @@ def _kitfile(spec: WorkloadSpec) -> Kitfile:
     from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
 
     return parse_kitfile(yaml.safe_dump(spec.kitfile(), sort_keys=False, allow_unicode=True), name="output.kitfile")
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
+        raise InvalidInput(f"The timeout is {timeout:g} seconds.", hint="Give a number above 0, or None for no limit.")
 
 
 def _name(spec: WorkloadSpec) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.tagging import split_tags
 
 #: The directories a program finds, each named by an environment variable; the values are what containers mount.
 INPUTS, CONFIG, OUTPUT, CHECKPOINTS = "KITOPS_INPUTS", "KITOPS_CONFIG", "KITOPS_OUTPUT", "KITOPS_CHECKPOINTS"
@@ -58,6 +59,11 @@ class Output(BaseModel):
         if Reference.parse(value).digest:
             raise ValueError("an output is named by repository and tag, its digest is not known before it is made")
         return value
+
+    @field_validator("tags")
+    @classmethod
+    def _tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return split_tags(value)
 
     @property
     def all_tags(self) -> tuple[str, ...]:
@@ -120,9 +126,19 @@ class WorkloadSpec(BaseModel):
     def _reference(cls, value: str) -> str:
         return str(Reference.parse(value)) if value else value
 
+    @field_validator("command")
+    @classmethod
+    def _can_be_started(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("\0" in each for each in value):
+            raise ValueError("a program's arguments cannot hold a NUL character")
+        return value
+
     @field_validator("env")
     @classmethod
-    def _own_variables(cls, value: dict[str, str]) -> dict[str, str]:
+    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not name or "=" in name or "\0" in name + text:
+                raise ValueError(f"the variable {name!r} cannot be set: a name is not empty and holds no '=', no NUL")
         if taken := sorted(set(value) & set(DIRECTORIES)):
             raise ValueError(f"{', '.join(taken)} are set by the runner")
         return value
@@ -132,6 +148,8 @@ class WorkloadSpec(BaseModel):
     def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
         try:
             json.dumps(value, allow_nan=False)
+        except RecursionError:
+            raise ValueError("settings are nested too deeply") from None
         except (TypeError, ValueError) as error:
             raise ValueError(f"settings must be plain JSON values: {error}") from None
         return value

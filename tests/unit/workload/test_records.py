@@ -48,6 +48,7 @@ def test_a_label_of_digits_stays_a_text(tmp_path: Path) -> None:
         ("a.jsonl", "\n\n", "a.jsonl is empty"),
         ("a.csv", "text,label\n", "a.csv is empty"),
         ("a.jsonl", '{"a": 1}\n{"a": ', "Line 2 of a.jsonl is no JSON"),
+        ("a.jsonl", '{"a": ' + "[" * 100_000, "Line 1 of a.jsonl is nested too deeply"),
         ("a.jsonl", "[1]\n", "Line 1 of a.jsonl is no JSON object"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", "Line 3 of a.csv has another number of fields"),
         ("a.csv", "a,b\n1\n", "Line 2 of a.csv has another number of fields"),

@@ -77,6 +77,33 @@ def test_the_runners_own_variables_cannot_be_set() -> None:
         spec(env={"KITOPS_OUTPUT": "/tmp"})
 
 
+@pytest.mark.parametrize("name", ["", "A=B", "A\0"])
+def test_a_variable_that_cannot_be_set_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=r"env: the variable .* cannot be set"):
+        spec(env={name: "hunter2"})
+
+
+def test_nothing_holds_a_nul_character() -> None:
+    with pytest.raises(InvalidInput, match=r"command: .* cannot hold a NUL"):
+        spec(command=["train", "a\0b"])
+    with pytest.raises(InvalidInput, match="the variable 'A' cannot be set") as caught:
+        spec(env={"A": "hunter2\0"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_nested_too_deeply_are_refused() -> None:
+    config: dict[str, Any] = {}
+    for _ in range(100_000):
+        config = {"a": config}
+    with pytest.raises(InvalidInput, match=r"nested too deeply|recursion"):
+        spec(config=config)
+
+
+def test_a_malformed_tag_is_refused_before_the_work() -> None:
+    with pytest.raises(InvalidReference, match="Malformed tag 'not a tag'"):
+        spec(output={"reference": "demo/model", "kitfile": {}, "tags": ["not a tag"]})
+
+
 def test_environment_is_not_shown() -> None:
     assert "hunter2" not in repr(spec(env={"A": "hunter2"}))
 
