@@ -80,7 +80,8 @@ class WorkloadLocalOperator(_LocalOperator):
 
     The program finds its inputs in ``$KITOPS_INPUTS/NAME``, its settings in ``$KITOPS_CONFIG``, writes its result to
     ``$KITOPS_OUTPUT`` and may keep checkpoints in ``$KITOPS_CHECKPOINTS``. It is ended with the task. A task that was
-    killed goes on where the program's last checkpoint is when it is cleared or retried on the same machine.
+    killed goes on where the program's last checkpoint is when it is cleared or retried on the same machine. It gets the
+    worker's environment without Airflow's and this package's own variables, which may hold secrets.
 
     :param inputs: references by name, or outputs of other tasks (templated).
     :param command: program and arguments (templated).

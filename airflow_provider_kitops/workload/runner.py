@@ -45,6 +45,10 @@ BUILD_TYPE = "https://airflow-provider-kitops.dev/workload/v1"
 BUILDER_LOCAL = "https://airflow-provider-kitops.dev/builders/local"
 
 _METRICS = "metrics.json"
+_METRICS_LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of Airflow's database
+
+# Whose names begin so may hold the database's URL, connections, keys and their passwords: nothing for a program.
+_KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
 _GRACE = 10.0  # seconds between asking a program to end and ending it
 
 
@@ -147,6 +151,9 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
 
     The program runs in a process group of its own, which ends when this process ends, however it ends. What it prints
     goes to ``root/state/log.txt`` and, line by line, to ``on_line``. Work that is already done is not done again.
+
+    The program gets this process's environment without Airflow's and this package's own variables (``AIRFLOW*``,
+    ``MODELKIT_*``, ``KITOPS_*``, ``JUDGE_API_KEY``), which may hold secrets; then the specification's ``env``.
 
     :param timeout: seconds after which the program is ended.
     :raises InvalidInput: the timeout is not above 0, or not finite.
@@ -276,13 +283,24 @@ def run_local(
 def read_metrics(output: Path) -> dict[str, Any]:
     """The program's ``metrics.json``; empty if there is none.
 
-    :raises WorkloadFailed: it is not a JSON object.
+    :raises WorkloadFailed: it is not a JSON object, holds NaN or an infinite number, or is larger than 64 KiB.
     """
     path = output / _METRICS
     if not path.is_file():
         return {}
+    with path.open("rb") as file:
+        data = file.read(_METRICS_LIMIT + 1)
+    if len(data) > _METRICS_LIMIT:
+        raise WorkloadFailed(
+            f"The program's {_METRICS} is larger than {_METRICS_LIMIT // 1024} KiB.",
+            hint="Write a summary there, and what is large to another file of the output.",
+        )
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
+        metrics = json.loads(data)
+        # Python reads NaN, Infinity and 1e999, but no other reader of JSON does, nor the database behind XCom.
+        json.dumps(metrics, allow_nan=False)
+    except RecursionError:
+        raise WorkloadFailed(f"The program's {_METRICS} is nested too deeply.") from None
     except ValueError as error:
         raise WorkloadFailed(f"The program's {_METRICS} is no JSON: {error}.") from error
     if not isinstance(metrics, dict):
@@ -314,8 +332,9 @@ def _environment(spec: WorkloadSpec, paths: _Paths) -> dict[str, str]:
     }
     # So that "python" in a command is the interpreter that runs this, as it is in the image that has the package.
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith(_KEPT_BACK)}
     return {
-        **os.environ,
+        **inherited,
         "PATH": search,
         "PYTHONUNBUFFERED": "1",
         **spec.env,

@@ -1,14 +1,15 @@
-"""What the runner refuses before or after a program runs, without running any."""
+"""What the runner refuses before or after a program runs, and what of the environment it gets."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.oci.errors import InvalidInput
-from airflow_provider_kitops.workload.runner import work
+from airflow_provider_kitops.oci.errors import InvalidInput, WorkloadFailed
+from airflow_provider_kitops.workload.runner import read_metrics, work
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
 SPEC = WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/model", "kitfile": {}})
@@ -18,3 +19,51 @@ SPEC = WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/m
 def test_a_timeout_is_above_zero_and_finite(tmp_path: Path, timeout: float) -> None:
     with pytest.raises(InvalidInput, match="timeout is"):
         work(SPEC, tmp_path, timeout=timeout)
+
+
+def test_a_program_gets_no_secrets_of_airflow_or_of_this_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept_back = {
+        "AIRFLOW__CORE__FERNET_KEY",
+        "AIRFLOW_CONN_KITOPS_DEFAULT",
+        "MODELKIT_KEY_PASSWORD",
+        "KITOPS_TOKEN",
+        "JUDGE_API_KEY",
+    }
+    for name in (*kept_back, "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.setenv(name, "inherited")
+    program = "import json, os; json.dump(dict(os.environ), open(os.environ['KITOPS_OUTPUT'] + '/env.json', 'w'))"
+    spec = WorkloadSpec.of(
+        inputs={},
+        command=["python", "-c", program],
+        output={"reference": "demo/model", "kitfile": {}},
+        env={"MODELKIT_LAYOUT": "/asked/for"},
+    )
+    work(spec, tmp_path)
+    found = json.loads((tmp_path / "out" / "env.json").read_text())
+    assert not kept_back & set(found)
+    assert (found["CUDA_VISIBLE_DEVICES"], found["MODELKIT_LAYOUT"]) == ("inherited", "/asked/for")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"loss": NaN}', "no JSON"),
+        ('{"a": [{"loss": -Infinity}]}', "no JSON"),
+        ('{"loss": 1e999}', "no JSON"),
+        ('{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply"),
+        ('{"a": "' + "x" * 65_536 + '"}', "larger than 64 KiB"),
+        (b'{"a": "\xff"}', "no JSON"),
+    ],
+)
+def test_metrics_that_no_xcom_can_hold_are_refused(tmp_path: Path, text: str | bytes, told: str) -> None:
+    (tmp_path / "metrics.json").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(WorkloadFailed, match=told):
+        read_metrics(tmp_path)
+
+
+def test_metrics_of_a_usual_size_are_read(tmp_path: Path) -> None:
+    metrics = {"loss": 0.25, "labels": ["a"] * 1000}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert read_metrics(tmp_path) == metrics
