@@ -11,11 +11,6 @@ from airflow_provider_kitops.oci.reference import Reference
 STAGE_MARK = ".modelkit-unpack-"
 
 
-#: Part of the name of every directory in which something is unpacked out of sight. What such a directory holds is
-#: believed when a killed process is cleaned up after, so nothing of that name may come out of a ModelKit.
-STAGE_MARK = ".modelkit-unpack-"
-
-
 def clean(path: str) -> str:
     """The shortest path that means the same (``filepath.Clean`` of Go); empty becomes ``.``."""
     return posixpath.normpath(path) if path else "."

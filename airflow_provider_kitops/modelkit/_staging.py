@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
-from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.oci.errors import Conflict, UnsafePath, VerificationFailed
