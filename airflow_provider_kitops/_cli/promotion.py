@@ -65,6 +65,7 @@ def _promote(session: Session, options: argparse.Namespace) -> int:
         options.tag,
         None if options.expected in (None, "", "none") else options.expected,
         decision=options.report,
+        mutable_tags=session.mutable_tags,
         lock_dir=options.lock_dir,
         signer=signer,
         verifier=verifier,
@@ -84,7 +85,13 @@ def _rollback(session: Session, options: argparse.Namespace) -> int:
     if options.list:
         return _history(session, reference, target)
     done = rollback(
-        target, reference.tag, to=options.to, expected=options.expected, lock_dir=options.lock_dir, signer=signer
+        target,
+        reference.tag,
+        to=options.to,
+        expected=options.expected,
+        mutable_tags=session.mutable_tags,
+        lock_dir=options.lock_dir,
+        signer=signer,
     )
     return _report(session, reference, target, done)
 

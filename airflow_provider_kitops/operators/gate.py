@@ -78,6 +78,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
 
     def _decide(self) -> dict[str, Any]:
         with optional_feature("The gate", "judge"):
+            from airflow_provider_kitops.judge.report import verdicts_to_bytes
             from airflow_provider_kitops.operators._judging import parse_policy, read_judged
             from airflow_provider_kitops.promotion.attest import attach_decision
             from airflow_provider_kitops.promotion.decision import DecisionReport
@@ -92,7 +93,9 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
                 decision = decide_report(report, verdicts, policy)
                 target = store.target(where)
                 document = DecisionReport.of(decision, report, policy, repository=target.name, champion=champion)
-                attached = attach_decision(target, document, signer=signer(self.signing_key))
+                # One signature then covers what was decided and what it was decided from.
+                files = {"report.json": report.to_bytes(), "verdicts.jsonl": verdicts_to_bytes(verdicts)}
+                attached = attach_decision(target, document, files=files, signer=signer(self.signing_key))
                 self.log.info("%s: %s", decision.outcome, decision.reason)
                 return describe(
                     store,

@@ -87,6 +87,7 @@ class ModelKitPromoteOperator(KitopsBaseOperator):
                 self.tag,
                 digest_text(self.expected, "expected"),
                 decision=read_decision(store.target(report), report.digest),
+                mutable_tags=store.config.mutable_tags,
                 signer=signer(self.signing_key),
                 verifier=verifier(self.verification_key),
                 details=_run(context),
@@ -150,6 +151,7 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
                 self.tag,
                 to=digest_text(self.to, "to"),
                 expected=expected,
+                mutable_tags=store.config.mutable_tags,
                 signer=signer(self.signing_key),
                 details=_run(context),
             )

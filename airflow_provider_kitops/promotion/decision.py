@@ -9,16 +9,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from airflow_provider_kitops.judge.canonical import canonical
 from airflow_provider_kitops.judge.report import Report
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
-from airflow_provider_kitops.oci.errors import VerificationFailed
+from airflow_provider_kitops.oci.errors import InvalidReference, VerificationFailed
+from airflow_provider_kitops.oci.reference import Reference, is_tag
 from airflow_provider_kitops.promotion.gate import GateDecision, GatePolicy, Outcome
 
+_ROUNDING: Final = 1e-9
 SCHEMA: Final = "airflow-provider-kitops/decision/v1"
 
 
 class DecisionReport(BaseModel):
-    """A gate's decision about one challenger and one champion, in one repository.
+    """A gate's decision about one challenger and one champion, for one tag of one repository.
 
-    :param repository: where the tag is to move, as ``[registry/]repository``.
+    :param repository: where the tag is to move, as ``[registry/]repository``; the registry is for people, since the
+        decision stays good where the repository is copied to another one.
+    :param tag: the tag that is to move.
     :param challenger: digest of the ModelKit that wants the tag.
     :param champion: digest that holds the tag; None if nobody does.
     :param baseline: digest that the challenger was compared with: the champion if there is one.
@@ -30,7 +34,8 @@ class DecisionReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 
     schema_: Literal["airflow-provider-kitops/decision/v1"] = Field(default=SCHEMA, alias="schema")
-    repository: str = Field(min_length=1)
+    repository: str
+    tag: str = "champion"
     challenger: str
     champion: str | None
     baseline: str
@@ -38,6 +43,24 @@ class DecisionReport(BaseModel):
     policy: GatePolicy
     policy_digest: str
     decision: GateDecision
+
+    @field_validator("repository")
+    @classmethod
+    def _is_repository(cls, value: str) -> str:
+        try:
+            reference = Reference.parse(value)
+        except InvalidReference as error:
+            raise ValueError("not a repository") from error
+        if reference.selector:
+            raise ValueError("not a repository, but a manifest in one")
+        return value
+
+    @field_validator("tag")
+    @classmethod
+    def _is_tag(cls, value: str) -> str:
+        if not is_tag(value):
+            raise ValueError("not a tag")
+        return value
 
     @field_validator("challenger", "champion", "baseline", "judge_report")
     @classmethod
@@ -57,8 +80,11 @@ class DecisionReport(BaseModel):
             raise ValueError("the decision was made with another margin or confidence than the policy's")
         if {guard.name: guard.margin for guard in said.guards} != policy.guards and said.outcome != "inconclusive":
             raise ValueError("the decision was made with other guards than the policy's")
+        if not (-1 <= said.lower <= said.mean <= said.upper <= 1 and 0 <= said.clusters <= said.n):
+            raise ValueError("the figures of the decision contradict each other")
         if said.outcome == "promote" and not (
             said.lower > policy.margin
+            and said.p_value <= (1 - policy.confidence) / 2 + _ROUNDING
             and said.n >= policy.minimum_items
             and said.errors <= policy.max_error_rate * (said.n + said.errors)
             and all(guard.outcome == "held" for guard in said.guards)
@@ -68,16 +94,25 @@ class DecisionReport(BaseModel):
 
     @classmethod
     def of(
-        cls, decision: GateDecision, report: Report, policy: GatePolicy, *, repository: str, champion: str | None
+        cls,
+        decision: GateDecision,
+        report: Report,
+        policy: GatePolicy,
+        *,
+        repository: str,
+        champion: str | None,
+        tag: str = "champion",
     ) -> DecisionReport:
         """Put the document together.
 
         :param champion: the digest that holds the tag, None if nobody does.
+        :param tag: the tag that is to move.
         :raises VerificationFailed: the parts contradict each other.
         """
         try:
             return cls(
                 repository=repository,
+                tag=tag,
                 challenger=report.challenger.digest,
                 champion=champion,
                 baseline=report.champion.digest,

@@ -116,6 +116,11 @@ def displaced_at(entry_tag: str, tag: str) -> datetime | None:
     return entries[0].displaced if entries else None
 
 
+def is_history_tag(tag: str) -> bool:
+    """Whether ``tag`` has the form of a history tag, of whatever tag."""
+    return re.fullmatch(r".+-\d{8}T\d{6}Z-[0-9a-f]{12}", tag) is not None
+
+
 def _short(digest: str) -> str:
     return digest.partition(":")[2][:_SHORT]
 

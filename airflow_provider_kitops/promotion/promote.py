@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +11,20 @@ from typing import Literal
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
 from airflow_provider_kitops.oci.descriptor import Descriptor, is_digest
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
+from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, is_mutable
 from airflow_provider_kitops.oci.target import Target
 from airflow_provider_kitops.promotion.attest import Move, attach_move, recorded, require_signed
 from airflow_provider_kitops.promotion.decision import DecisionReport
-from airflow_provider_kitops.promotion.history import Kept, check_tag, displaced_at, history_tag, kept, last_good
+from airflow_provider_kitops.promotion.history import (
+    Kept,
+    check_tag,
+    displaced_at,
+    history_tag,
+    is_history_tag,
+    kept,
+    last_good,
+)
 from airflow_provider_kitops.promotion.lock import promotion_lock
 
 
@@ -45,6 +55,7 @@ def promote(
     expected: str | None,
     *,
     decision: DecisionReport | bytes | str | Path,
+    mutable_tags: Sequence[str] = DEFAULT_MUTABLE_TAGS,
     lock_dir: Path | None = None,
     signer: Signer | None = None,
     verifier: Verifier | None = None,
@@ -62,7 +73,9 @@ def promote(
     :param tag: tag to move.
     :param expected: what the tag must name now; None = it must not exist.
     :param decision: the decision report, its bytes, or the path of its file. It must be for exactly these two
-        digests, with the outcome ``promote``.
+        digests and this repository, with the outcome ``promote``. A registry's host may differ: a decision stays
+        valid when a repository is copied to another registry.
+    :param mutable_tags: patterns of the tags that may move.
     :param lock_dir: where the lock is (``lock.promotion_lock``); None = ``lock.default_lock_dir``.
     :param signer: signs the promotion statement.
     :param verifier: demands that a trusted key has signed a test result about the challenger that names this
@@ -71,7 +84,7 @@ def promote(
     :param details: more to say in the promotion statement, for example the address of the run.
     :raises VerificationFailed: the decision is not valid for these digests, or not signed as demanded.
     :raises NotFound: the challenger is not in ``target``.
-    :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
+    :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held.
     """
     check_tag(tag)
     for digest in (challenger_digest, expected):
@@ -81,7 +94,8 @@ def promote(
                 hint="Resolve references first; promotion is by digest.",
             )
     report = _load(decision)
-    _require(report, challenger_digest, expected)
+    _require(report, target, challenger_digest, expected)
+    check_mutable(target, tag, mutable_tags)
     with promotion_lock(target, tag, lock_dir):
         challenger = target.resolve(challenger_digest)
         if verifier is not None:
@@ -99,6 +113,7 @@ def rollback(
     *,
     to: str | None = None,
     expected: str | None = None,
+    mutable_tags: Sequence[str] = DEFAULT_MUTABLE_TAGS,
     lock_dir: Path | None = None,
     signer: Signer | None = None,
     now: datetime | None = None,
@@ -111,13 +126,15 @@ def rollback(
         never forward to what has just been taken out of service.
     :param expected: what the tag must name now. With it a repeated call is harmless: give it wherever something may
         retry. None = whatever it names.
+    :param mutable_tags: patterns of the tags that may move.
     :raises NotFound: the tag does not exist, has no earlier digest, or never named ``to``.
-    :raises Conflict: the tag does not name ``expected``, or moved meanwhile, or the lock is held.
+    :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held.
     """
     check_tag(tag)
     for digest in (to, expected):
         if digest is not None and not is_digest(digest):
             raise InvalidInput(f"Cannot roll {target.name}:{tag} back: {digest[:100]!r} is no digest.")
+    check_mutable(target, tag, mutable_tags)
     with promotion_lock(target, tag, lock_dir):
         mover = _Mover(target, tag, "rollback", None, signer, now or datetime.now(UTC), details)
         current, entries = mover.look()
@@ -187,6 +204,11 @@ class _Mover:
         if previous == current.digest:
             return Promotion(self.tag, current.digest, previous, None, None, changed=False)
         keep = None
+        if previous is None and entries:
+            raise Conflict(
+                f"{self.name} names {current.digest} already, but it had named {len(entries)} other before.",
+                hint="It was promoted by another decision; nothing was changed.",
+            )
         if previous is not None:
             keep = self.keeping(previous, entries)
             if keep is None:
@@ -269,8 +291,22 @@ def _load(decision: DecisionReport | bytes | str | Path) -> DecisionReport:
     return DecisionReport.from_bytes(decision if isinstance(decision, bytes) else decision.to_bytes())
 
 
-def _require(report: DecisionReport, challenger: str, expected: str | None) -> None:
-    """Raise ``VerificationFailed`` unless the decision is to promote this challenger over this champion."""
+def check_mutable(target: Target, tag: str, mutable_tags: Sequence[str]) -> None:
+    """Refuse a tag that names one digest for good, and the history that rollback trusts.
+
+    :raises Conflict: it must not move.
+    """
+    if is_history_tag(tag) or not is_mutable(tag, mutable_tags):
+        raise Conflict(
+            f"The tag {tag} of {target.name} must not move.",
+            hint=f"Tags that may move are: {', '.join(mutable_tags) or 'none'}.",
+        )
+
+
+def _require(report: DecisionReport, target: Target, challenger: str, expected: str | None) -> None:
+    """Raise ``VerificationFailed`` unless the decision is to promote this challenger over this champion, here."""
+    if Reference.parse(report.repository).repository != Reference.parse(target.name).repository:
+        raise VerificationFailed(f"The decision is about the repository {report.repository}, not {target.name}.")
     if report.challenger != challenger:
         raise VerificationFailed(f"The decision is about {report.challenger}, not about the challenger {challenger}.")
     if report.champion != expected:

@@ -410,10 +410,43 @@ def test_tags_that_only_look_like_history_are_left_alone(target, a, b):
 
 
 def test_tags_have_their_own_histories(target, a, b):
-    promote(target, a, "champion-eu", None, decision=decision(a, None))
-    promote(target, b, "champion-eu", a, decision=decision(b, a))
+    movable = ("champion*",)
+    promote(target, a, "champion-eu", None, decision=decision(a, None), mutable_tags=movable)
+    promote(target, b, "champion-eu", a, decision=decision(b, a), mutable_tags=movable)
     assert history(target, TAG) == []
     assert [one.digest for one in history(target, "champion-eu")] == [a]
+
+
+@pytest.mark.parametrize("tag", ["v1", "champion-20261121T120000Z-0123456789ab"])
+def test_a_tag_that_must_not_move_is_neither_promoted_to_nor_rolled_back(target, a, b, tag):
+    target.tag(target.resolve(a), tag)
+    movable = ("champion*",)
+    with pytest.raises(Conflict, match="must not move"):
+        promote(target, b, tag, a, decision=decision(b, a), mutable_tags=movable)
+    with pytest.raises(Conflict, match="must not move"):
+        rollback(target, tag, to=b, mutable_tags=movable)
+    assert target.resolve(tag).digest == a
+
+
+def test_a_decision_for_another_repository_promotes_nothing(target, a):
+    elsewhere = decision(a, None).model_copy(update={"repository": "totally/different"})
+    with pytest.raises(VerificationFailed, match="about the repository totally/different"):
+        promote(target, a, TAG, None, decision=elsewhere)
+    assert TAG not in target.tags()
+
+
+def test_a_decision_survives_a_copy_to_another_registry(target, a):
+    staged = decision(a, None).model_copy(update={"repository": f"staging.example.com/{target.name}"})
+    assert promote(target, a, TAG, None, decision=staged).changed
+
+
+def test_no_statement_says_that_there_was_no_champion_when_there_was_one(target, a, b):
+    move(target, a, None)
+    move(target, b, a)
+    before = target.referrers(target.resolve(b))
+    with pytest.raises(Conflict, match="had named 1 other before"):
+        promote(target, b, TAG, None, decision=decision(b, None))
+    assert target.referrers(target.resolve(b)) == before
 
 
 # --- killed, and done again
