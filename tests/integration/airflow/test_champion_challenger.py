@@ -38,7 +38,7 @@ from airflow.plugins_manager import AirflowPlugin
 @hookimpl
 def on_task_instance_running(previous_state, task_instance):
     # Keyed by file rather than by try: a try that died before this hook ran has not been killed by it.
-    mark = pathlib.Path(os.environ["KITOPS_TEST_WORK"], f"{task_instance.run_id}-{task_instance.task_id}.killed")
+    mark = pathlib.Path(os.environ["PROVIDER_TEST_WORK"], f"{task_instance.run_id}-{task_instance.task_id}.killed")
     if not task_instance.run_id.startswith("killed") or mark.exists():
         return
     mark.touch()
@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_in_every_task_ends_as_one_that_is_not(tmp_path: Pa
             },
         }
         airflow = Airflow(tmp_path / "home", ROOT / "dags", connections)
-        airflow.env["KITOPS_TEST_WORK"] = str(tmp_path)
+        airflow.env["PROVIDER_TEST_WORK"] = str(tmp_path)
         (tmp_path / "home" / "plugins").mkdir()
         (tmp_path / "home" / "plugins" / "killer.py").write_text(KILLER)
         airflow.migrate()

@@ -32,7 +32,7 @@ def test_a_deferred_sensor_wakes_and_a_killed_task_resumes(tmp_path: Path) -> No
     first = release(tmp_path, b"first")
     connections = {"kitops_default": {"conn_type": "kitops", "extra": {"layout": str(tmp_path / "layout")}}}
     airflow = Airflow(tmp_path / "home", DAGS, connections)
-    airflow.env["KITOPS_TEST_WORK"] = str(tmp_path)
+    airflow.env["PROVIDER_TEST_WORK"] = str(tmp_path)
     airflow.migrate()
     with airflow.processes():
         run = airflow.trigger("tag_wait")

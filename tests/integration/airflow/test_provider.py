@@ -30,7 +30,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, private_registry: Registry
         },
     }
     installation = Airflow(root / "home", DAGS, connections)
-    installation.env["KITOPS_TEST_WORK"] = str(root)
+    installation.env["PROVIDER_TEST_WORK"] = str(root)
     installation.migrate()
     return installation
 
@@ -61,7 +61,7 @@ def test_every_dag_of_the_tests_parses(airflow: Airflow) -> None:
 def test_pack_push_unpack_run_as_a_dag(airflow: Airflow) -> None:
     result = airflow.run("dags", "test", "store_roundtrip")
     assert airflow_password(airflow) not in result.stdout + result.stderr
-    unpacked = Path(airflow.env["KITOPS_TEST_WORK"]) / "unpack" / "weights.bin"
+    unpacked = Path(airflow.env["PROVIDER_TEST_WORK"]) / "unpack" / "weights.bin"
     assert unpacked.read_bytes() == b"weights" * 1000
 
 

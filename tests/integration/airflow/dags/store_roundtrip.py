@@ -13,7 +13,7 @@ from airflow_provider_kitops.operators.push import KitPushOperator
 from airflow_provider_kitops.operators.unpack import KitUnpackOperator
 from airflow_provider_kitops.sensors.tag import ModelKitTagSensor
 
-WORK = Path(os.environ.get("KITOPS_TEST_WORK", "/nonexistent"))
+WORK = Path(os.environ.get("PROVIDER_TEST_WORK", "/nonexistent"))
 
 
 @dag(schedule=None, catchup=False)

@@ -13,14 +13,14 @@ from airflow_provider_kitops.operators.unpack import KitUnpackOperator
 from airflow_provider_kitops.operators.workload import WorkloadLocalOperator
 from airflow_provider_kitops.sensors.tag import ModelKitTagSensor
 
-WORK = Path(os.environ.get("KITOPS_TEST_WORK", "/nonexistent"))
+WORK = Path(os.environ.get("PROVIDER_TEST_WORK", "/nonexistent"))
 PROGRAM = r"""
 import os, pathlib, time
 checkpoints, out = pathlib.Path(os.environ["KITOPS_CHECKPOINTS"]), pathlib.Path(os.environ["KITOPS_OUTPUT"])
 began = checkpoints / "began"
 if not began.exists():
     began.write_text("first try")
-    (pathlib.Path(os.environ["KITOPS_TEST_WORK"]) / "pids").write_text(f"{os.getpid()}")
+    (pathlib.Path(os.environ["PROVIDER_TEST_WORK"]) / "pids").write_text(f"{os.getpid()}")
     time.sleep(600)
 source = pathlib.Path(os.environ["KITOPS_INPUTS"]) / "model" / "weights.bin"
 (out / "upper.bin").write_bytes(source.read_bytes().upper())
