@@ -56,6 +56,8 @@ def _untag(session: Session, options: argparse.Namespace) -> int:
     if not tags:
         raise InvalidReference(f"{options.reference!r} names no tag.", hint="Write repository:tag.")
     for tag in tags:
+        target.resolve(tag)  # all are looked up before any is removed
+    for tag in tags:
         target.untag(tag)
     session.answer({"repository": reference.name, "untagged": list(tags)}, f"untagged {reference}: {', '.join(tags)}")
     return 0

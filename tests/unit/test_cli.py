@@ -182,6 +182,12 @@ def test_nothing_is_removed_by_a_default_tag(modelkit):
     assert "neither tag nor digest" in error_of(modelkit("remove", "demo/model", code=2))
 
 
+def test_untag_removes_all_or_nothing(modelkit):
+    modelkit.pack("w", "demo/model:x,y")
+    assert "nope" in error_of(modelkit("untag", "demo/model:x,nope", code=3))
+    assert modelkit.json("list")["modelkits"][0]["tags"] == ["x", "y"]
+
+
 # --- looking
 
 
