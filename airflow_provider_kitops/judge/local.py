@@ -93,9 +93,12 @@ def _start(
         line = b""
     else:
         timer = threading.Timer(timeout, process.kill)
+        timer.daemon = True  # a caller that is told to end does not wait for it
         timer.start()
-        line = process.stdout.readline()
-        timer.cancel()
+        try:
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
     if line:
         return str(json.loads(line)["address"])
     _stop(process)

@@ -76,7 +76,9 @@ class KitPushOperator(KitopsBaseOperator):
 
         with self._source() as source, self.hook.store() as store, progress.lines(self.log) as on_progress:
             origin = source.reference(reference_text(self.source, "source"))
-            own = origin.repository + (f":{origin.tag}" if origin.tag else "")
+            # Each store has a namespace of its own, which the destination's puts before the name again.
+            prefix = f"{source.config.namespace}/" if source.config.namespace else ""
+            own = origin.repository.removeprefix(prefix) + (f":{origin.tag}" if origin.tag else "")
             wanted = reference_text(own if self.destination is None else self.destination, "destination")
             repository, tags = split_reference(wanted, self.tags, "destination")
             where = store.reference(repository)

@@ -141,7 +141,13 @@ def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
                 shutil.rmtree(directory)
             directory.mkdir()
         reference = store.reference(text)
-        unpack(store.target(reference), reference.selector, directory, parents=parents_of(store))
+        unpack(
+            store.target(reference),
+            reference.selector,
+            directory,
+            parents=parents_of(store),
+            concurrency=store.config.concurrency,
+        )
         with _storage(note):
             _write(note, text.encode())
 
@@ -213,7 +219,9 @@ def publish(
     metrics = read_metrics(paths.output)
     reference = store.reference(spec.output.reference)
     target = store.target(reference)
-    modelkit = pack(paths.output, _kitfile(spec), target, None, parents=parents_of(store))
+    modelkit = pack(
+        paths.output, _kitfile(spec), target, None, parents=parents_of(store), concurrency=store.config.concurrency
+    )
     provenance = _attach_provenance(spec, store, target, modelkit.descriptor, note, builder)
     apply_tags(target, modelkit.descriptor, spec.output.all_tags, mutable=store.config.mutable_tags)
     result = WorkloadResult(
