@@ -262,59 +262,85 @@ def _recover(directory: Path) -> None:
     stale = [*directory.parent.glob(f".{_escape(directory.name)}{STAGE_MARK}*")]
     if directory.is_dir():
         stale += directory.glob(f"{STAGE_MARK}*")
-    for root in filter(_ours, stale):
-        try:
-            descriptor = os.open(root / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            # Killed before it was locked; a minute is far longer than that takes.
-            if time.time() - root.lstat().st_mtime > _SECONDS_UNTIL_STALE:
-                _remove(root)
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue  # still at work
-        else:
-            moves = _journal(root)
-            if moves is None:
-                _log.warning("%s holds no journal of an unpacking; it is left alone. Look at it and remove it.", root)
-                continue
-            _take_back(root, directory, moves)
-            (root / "journal").unlink(missing_ok=True)
-            _remove(root)
-        finally:
-            os.close(descriptor)
+    strange = []
+    for root in stale:
+        with suppress(FileNotFoundError):  # another process cleans up as well
+            if not (_ours(root) and _settle(root, directory)):
+                strange.append(root)
+    if strange:
+        _log.warning(
+            "%s looks like the rest of a killed unpacking, but is damaged or not this user's; left alone (%d in all).",
+            strange[0],
+            len(strange),
+        )
 
 
 def _ours(root: Path) -> bool:
     """Whether only this user can have made and filled it."""
     status = root.lstat()
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) == 0o700
+    # Without the setgid bit, which a directory has from its parent.
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and status.st_mode & 0o777 == 0o700
+
+
+def _settle(root: Path, directory: Path) -> bool:
+    """Take back what a killed process had begun, and remove its stage; false if what is there is not sound."""
+    try:
+        descriptor = os.open(root / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        # Killed before it was locked, or while it was removed; a minute is far longer than either takes.
+        if time.time() - root.lstat().st_mtime > _SECONDS_UNTIL_STALE:
+            _remove(root)
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        moves = _journal(root)
+        if moves is None:
+            return False
+        try:
+            _take_back(root, directory, moves)
+        except OSError:
+            # Someone has changed the directory since. Tried again later, it would undo what is unpacked until then.
+            (root / "journal").rename(root / "journal.failed")
+            return False
+        (root / "journal").unlink(missing_ok=True)
+        _remove(root)
+    except BlockingIOError:
+        pass  # still at work
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _journal(root: Path) -> list[_Move] | None:
     """The moves that a killed process had begun, none if it had not; ``None`` if what is there is no journal."""
+    if os.path.lexists(root / "journal.failed"):
+        return None
     try:
-        descriptor = os.open(root / "journal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(root / "journal", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return []
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
+    try:
+        with os.fdopen(descriptor, "rb") as file:
             moves = [_Move(path, replaces) for path, replaces in json.load(file)["moves"]]
-            if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
-                return moves
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath):
-            pass
+        if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
+            return moves
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath):
+        pass
     return None
 
 
 def _remove(root: Path) -> None:
-    """Remove a stage, its lock last: until then another process sees that it is being worked on."""
-    for path in root.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+    """Remove a stage as far as possible, its lock last: without it nobody could tell that it is to be removed."""
+    with suppress(OSError):
+        for name in os.listdir(root):  # noqa: PTH208
+            if name != "lock":
+                shutil.rmtree(root / name, ignore_errors=True)
+                with suppress(OSError):
+                    (root / name).unlink()
     shutil.rmtree(root, ignore_errors=True)
 
 
