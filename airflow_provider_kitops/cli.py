@@ -14,7 +14,7 @@ from types import FrameType
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops._cli import account, content, evidence, inspection, promotion, tags, workload
 from airflow_provider_kitops._cli.options import add_common
-from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops._cli.session import Session, shown
 from airflow_provider_kitops.oci.errors import KitopsError
 
 _INTERRUPTED = 128 + 2  # what shells report for SIGINT
@@ -88,7 +88,7 @@ def _interruptible(session: Session) -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"modelkit: {' '.join(message.split())}", file=sys.stderr)
+    print(f"modelkit: {shown(' '.join(message.split()))}", file=sys.stderr)
     return code
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.options import Verbs, add_verb, path
 from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
@@ -16,7 +16,7 @@ from airflow_provider_kitops.oci.reference import Reference
 def add_verbs(verbs: Verbs) -> None:
     """Add the parsers of this module's verbs."""
     pack = add_verb(verbs, "pack", _pack, "make a ModelKit of a context directory")
-    pack.add_argument("context", type=Path, metavar="DIR", help="context directory")
+    pack.add_argument("context", type=path, metavar="DIR", help="context directory")
     pack.add_argument("-f", "--file", metavar="FILE", help="Kitfile (default: the one in DIR; - = standard input)")
     pack.add_argument(
         "-t", "--tag", required=True, metavar="REF", help="where to: [registry/]repository[:tag[,tag...]]"
@@ -27,7 +27,7 @@ def add_verbs(verbs: Verbs) -> None:
 
     unpack = add_verb(verbs, "unpack", _unpack, "write the content of a ModelKit into a directory")
     unpack.add_argument("reference", metavar="REF")
-    unpack.add_argument("-d", "--dir", type=Path, default=Path(), metavar="DIR", help="directory (default: this one)")
+    unpack.add_argument("-d", "--dir", type=path, default=Path(), metavar="DIR", help="directory (default: this one)")
     unpack.add_argument(
         "-f",
         "--filter",

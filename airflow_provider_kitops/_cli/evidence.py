@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops._cli.options import Verbs, add_verb, path
+from airflow_provider_kitops._cli.session import Session, described, shown
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ def add_verbs(verbs: Verbs) -> None:
     attest = add_verb(verbs, "attest", _attest, "attach an in-toto statement to a ModelKit")
     attest.add_argument("reference", metavar="REF")
     attest.add_argument("--type", required=True, metavar="URI", help="predicate type")
-    attest.add_argument("--predicate", required=True, type=Path, metavar="FILE", help="the predicate, a JSON object")
+    attest.add_argument("--predicate", required=True, type=path, metavar="FILE", help="the predicate, a JSON object")
     attest.add_argument(
-        "--file", action="append", default=[], type=Path, metavar="FILE", help="store this beside it; may be repeated"
+        "--file", action="append", default=[], type=path, metavar="FILE", help="store this beside it; may be repeated"
     )
-    attest.add_argument("--key", type=Path, metavar="FILE", help="private key (PEM) to sign with")
+    attest.add_argument("--key", type=path, metavar="FILE", help="private key (PEM) to sign with")
 
     verify = add_verb(
         verbs,
@@ -37,7 +36,7 @@ def add_verbs(verbs: Verbs) -> None:
         "type.",
     )
     verify.add_argument("reference", metavar="REF")
-    verify.add_argument("--key", type=Path, metavar="FILE", help="public keys (PEM) that are trusted")
+    verify.add_argument("--key", type=path, metavar="FILE", help="public keys (PEM) that are trusted")
     verify.add_argument("--type", metavar="URI", help="predicate type that must be there")
     verify.add_argument("--no-content", action="store_true", help="look at the statements only")
 
@@ -93,7 +92,8 @@ def _verify(session: Session, options: argparse.Namespace) -> int:
     ]
     for each in statements:
         signed = f"signed by {each['verified_by']}" if each["verified_by"] else "signature not checked"
-        lines.append(f"  {each['predicate_type']}  {each['digest']}  {signed if each['signatures'] else 'not signed'}")
+        signed = signed if each["signatures"] else "not signed"
+        lines.append(f"  {shown(each['predicate_type'])}  {each['digest']}  {signed}")
     session.answer(described(reference, subject, size=size, statements=statements), "\n".join(lines))
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops._cli.session import Session, described, shown
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
@@ -118,8 +118,10 @@ def _diff(session: Session, options: argparse.Namespace) -> int:
     fields = [{"path": change.path, "old": change.old, "new": change.new} for change in found.fields]
     answer = {"identical": not found, "old": names[0], "new": names[1], "layers": layers, "fields": fields}
     lines = [f"--- {names[0]}", f"+++ {names[1]}"]
-    lines += [f"{_mark(each)} {each['kind']} {each['path']}: {each['old']} -> {each['new']}" for each in layers]
-    lines += [f"{_mark(each)} {each['path']}: {_text(each['old'])} -> {_text(each['new'])}" for each in fields]
+    lines += [
+        f"{_mark(each)} {each['kind']} {shown(str(each['path']))}: {each['old']} -> {each['new']}" for each in layers
+    ]
+    lines += [f"{_mark(each)} {shown(each['path'])}: {_text(each['old'])} -> {_text(each['new'])}" for each in fields]
     session.answer(answer, "\n".join(lines) if found else f"{names[0]} and {names[1]} hold the same")
     return DIFFERENT if found else 0
 
@@ -133,7 +135,8 @@ def _text(value: Any) -> str:
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as a table for people."""
+    """Rows as a table for people, each in one line whatever its cells hold."""
+    rows = [tuple(shown(cell) for cell in row) for row in rows]
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -24,11 +24,11 @@ def add_common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     def add(*names: str, default: Any = None, **more: Any) -> None:
         group.add_argument(*names, default=default if defaults else argparse.SUPPRESS, **more)
 
-    add("--layout", type=Path, metavar="DIR", help="local layout (default: $MODELKIT_LAYOUT, or a user directory)")
+    add("--layout", type=path, metavar="DIR", help="local layout (default: $MODELKIT_LAYOUT, or a user directory)")
     add("--plain-http", action="store_true", default=False, help="talk to the registry without TLS")
-    add("--ca-bundle", type=Path, metavar="FILE", help="certificates to trust instead of the system's")
-    add("--client-cert", type=Path, metavar="FILE", help="client certificate")
-    add("--client-key", type=Path, metavar="FILE", help="key of the client certificate")
+    add("--ca-bundle", type=path, metavar="FILE", help="certificates to trust instead of the system's")
+    add("--client-cert", type=path, metavar="FILE", help="client certificate")
+    add("--client-key", type=path, metavar="FILE", help="key of the client certificate")
     add("--proxy", default="", metavar="URL", help="proxy (default: the environment's)")
     add("-u", "--username", default="", metavar="NAME", help="user of the registry that the reference names")
     add(
@@ -39,7 +39,7 @@ def add_common(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     )
     add(
         "--docker-config",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="Docker's config file, or its directory (default: the usual place)",
     )
@@ -61,6 +61,13 @@ def add_verb(verbs: Verbs, name: str, run: Run, summary: str, description: str =
     add_common(parser, defaults=False)
     parser.set_defaults(run=run)
     return parser
+
+
+def path(text: str) -> Path:
+    """The path that was given. An empty one, of a variable that is not set, would mean the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def _positive(text: str) -> int:

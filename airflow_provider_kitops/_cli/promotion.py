@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_kitops._cli.inspection import columns
-from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.options import Verbs, add_verb, path
 from airflow_provider_kitops._cli.session import Session, described
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
@@ -25,9 +24,9 @@ def add_verbs(verbs: Verbs) -> None:
     promote.add_argument(
         "--expected", metavar="DIGEST", help="what the tag must name now (default, or none: it must not exist)"
     )
-    promote.add_argument("--report", required=True, type=Path, metavar="FILE", help="decision report")
+    promote.add_argument("--report", required=True, type=path, metavar="FILE", help="decision report")
     promote.add_argument(
-        "--verify-key", type=Path, metavar="FILE", help="public keys (PEM): one must have signed the decision"
+        "--verify-key", type=path, metavar="FILE", help="public keys (PEM): one must have signed the decision"
     )
 
     rollback = add_verb(
@@ -42,8 +41,8 @@ def add_verbs(verbs: Verbs) -> None:
     rollback.add_argument("--expected", metavar="DIGEST", help="what the tag must name now; give it in scripts")
     rollback.add_argument("--list", action="store_true", help="show what the tag named before, and change nothing")
     for verb in (promote, rollback):
-        verb.add_argument("--key", type=Path, metavar="FILE", help="private key (PEM) to sign the statement with")
-        verb.add_argument("--lock-dir", type=Path, metavar="DIR", help="where the lock is, for all who share it")
+        verb.add_argument("--key", type=path, metavar="FILE", help="private key (PEM) to sign the statement with")
+        verb.add_argument("--lock-dir", type=path, metavar="DIR", help="where the lock is, for all who share it")
 
 
 def _promote(session: Session, options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 DEFAULT_TAG = "latest"
 
 logger = logging.getLogger("modelkit")
+
+# Control characters, surrogates, and what turns the direction of writing: a terminal would obey them, so a ModelKit
+# of somebody else's could forge what is read there.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Session:
@@ -188,7 +193,15 @@ class Session:
     def answer(self, data: Mapping[str, Any], text: str) -> None:
         """Print the result: ``data`` as one JSON object with ``--json``, else ``text``."""
         out = json.dumps(data, ensure_ascii=False, allow_nan=False) if self._options.json else text
-        sys.stdout.write(out.rstrip("\n") + "\n")
+        sys.stdout.write("\n".join(shown(line) for line in out.rstrip("\n").split("\n")) + "\n")
+
+
+def shown(text: str) -> str:
+    """``text`` in one line, what a terminal would obey written as JSON does: ``\\u001b``.
+
+    JSON stays what it was.
+    """
+    return _UNSHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def split_tags_off(text: str) -> tuple[str, tuple[str, ...]]:

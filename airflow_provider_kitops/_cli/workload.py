@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.options import Verbs, add_verb, path
 from airflow_provider_kitops._cli.session import Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
@@ -24,8 +24,8 @@ def add_verbs(verbs: Verbs) -> None:
         "Run a workload specification (YAML or JSON) on this machine: fetch its inputs, run its command, publish its "
         "output with provenance. Killed and run again, it goes on where it was.",
     )
-    run.add_argument("specification", type=Path, metavar="FILE")
-    run.add_argument("--scratch", type=Path, metavar="DIR", help="where inputs and output are kept meanwhile")
+    run.add_argument("specification", type=path, metavar="FILE")
+    run.add_argument("--scratch", type=path, metavar="DIR", help="where inputs and output are kept meanwhile")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="end the program after this time")
 
 

@@ -223,6 +223,21 @@ def test_diff_exits_with_10_when_different(modelkit):
     assert "model.bin" in json.dumps(answer)
 
 
+def test_a_modelkit_cannot_forge_what_a_terminal_shows(modelkit, tmp_path):
+    evil = "\x1b[2Jdemo\u202e\x9b1m\nforged row"
+    modelkit.pack("w", "demo/model:v1")
+    kitfile = KITFILE.replace("name: demo", f"name: {json.dumps(evil)}")
+    modelkit("pack", "ctx", "-f", "-", "-t", "demo/model:v2", stdin=kitfile)
+    for arguments in (["list"], ["info", "demo/model:v2"], ["inspect", "demo/model:v2"]):
+        text = modelkit(*arguments).stdout
+        assert not set(text) & set("\x1b\x9b\u202e"), arguments
+    assert len(modelkit("list").stdout.splitlines()) == 3
+    assert not set(modelkit("diff", "demo/model:v1", "demo/model:v2", code=10).stdout) & set("\x1b\x9b\u202e")
+    for form in ("list", "inspect demo/model:v2"):
+        assert "\x1b" not in modelkit(*form.split(), "--json").stdout
+    assert modelkit.json("info", "demo/model:v2")["kitfile"]["package"]["name"] == evil
+
+
 # --- evidence
 
 
@@ -453,6 +468,20 @@ def test_heavy_libraries_are_not_imported_for_help():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["list", "--layout", ""],
+        ["pack", "", "-t", "demo/model"],
+        ["unpack", "demo/model", "-d", ""],
+        ["promote", "demo/model", "--tag", "champion", "--report", ""],
+        ["verify", "demo/model", "--key", ""],
+    ],
+)
+def test_an_empty_path_is_a_usage_error(modelkit, line):
+    assert "the path is empty" in modelkit(*line, code=2).stderr
 
 
 # --- credentials
