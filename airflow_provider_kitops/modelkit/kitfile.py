@@ -480,7 +480,11 @@ def _float_node(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 
 def _text_node(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+    style = "|" if "\n" in value else None
+    if any(other in value for other in "\r\x85\u2028\u2029"):
+        # Line breaks to YAML 1.1, which other styles would fold or turn into a plain one.
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 def _flow_node(dumper: yaml.SafeDumper, value: _Flow) -> yaml.SequenceNode:

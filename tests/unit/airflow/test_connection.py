@@ -148,6 +148,8 @@ def test_resolving_what_is_no_reference_is_an_error_even_with_a_default(layout: 
 
 
 def test_the_form_for_older_airflow_has_the_same_fields() -> None:
+    # Airflow 3.1 brings these; 3.2 and later build the form from the provider's description.
+    pytest.importorskip("wtforms", reason="only Airflow 3.1 needs this form")
     assert list(KitopsHook.get_connection_form_widgets()) == list(CONNECTION_FIELDS)
     assert KitopsHook.get_ui_field_behaviour()["relabeling"] == {"host": "Registry"}
 

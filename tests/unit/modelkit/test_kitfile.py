@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_kitops.modelkit import _gojson
@@ -262,6 +262,7 @@ def kitfiles(draw: st.DrawFn) -> Kitfile:
 
 
 @given(kitfiles())
+@example(Kitfile(prompts=(Prompt("\x85", "p1", "a\r\nb\u2028c\u2029"),)))
 def test_a_rendered_kitfile_reads_back_as_the_same(kitfile: Kitfile) -> None:
     again = parse_kitfile(kitfile.to_yaml())
     assert again.to_config_json() == kitfile.to_config_json()
