@@ -10,6 +10,9 @@ from airflow_provider_kitops.oci.reference import Reference
 #: Part of the names under which trees are staged and, after a kill, found again: no ModelKit may carry such a name.
 STAGE_MARK = ".modelkit-unpack-"
 
+#: Parts of one name; each costs an open file and a stack frame when the tree is moved or removed.
+MAX_DEPTH = 128
+
 
 def clean(path: str) -> str:
     """The shortest path that means the same (``filepath.Clean`` of Go); empty becomes ``.``."""

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from typing import NamedTuple
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit._untar import safe_name
-from airflow_provider_kitops.oci.errors import Conflict, UnsafePath, VerificationFailed
+from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, UnsafePath, VerificationFailed
 
 _SECONDS_UNTIL_STALE = 60
 _log = logging.getLogger(__name__)
@@ -43,14 +43,23 @@ class Stage:
     :param directory: where they will be; need not exist.
     :param overwrite: existing files are replaced.
     :param ignore_existing: existing files are kept.
+    :param on_implied: called before a directory is made that has no entry of its own so far; may raise.
     :raises StorageError: the directory cannot be written to.
     :raises UnsafePath: it is not a directory.
     """
 
-    def __init__(self, directory: Path, *, overwrite: bool, ignore_existing: bool) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        overwrite: bool,
+        ignore_existing: bool,
+        on_implied: Callable[[], None] = lambda: None,
+    ) -> None:
         self.directory = directory
         self.overwrite = overwrite
         self.ignore_existing = ignore_existing
+        self._on_implied = on_implied
         self._claims: dict[str, tuple[int, bool]] = {}
         self._modes: dict[str, tuple[tuple[int, int], int]] = {}
         self._lock = threading.Lock()
@@ -97,6 +106,9 @@ class Stage:
         :param order: number of the ModelKit and of the layer; the last one's mode counts.
         """
         with self._lock:
+            parent = name.rpartition("/")[0]
+            if parent:
+                self._imply(parent, order[0])
             self._make(name, order[0])
             if name not in self._modes or order >= self._modes[name][0]:
                 self._modes[name] = (order, mode)
@@ -112,7 +124,7 @@ class Stage:
         with self._lock:
             parent = name.rpartition("/")[0]
             if parent:
-                self._make(parent, order[0])
+                self._imply(parent, order[0])
             before = self._claims.get(name)
             if before is not None:
                 if before[0] == order[0] or before[1]:
@@ -137,19 +149,25 @@ class Stage:
         finally:
             os.close(descriptor)
 
-    def _make(self, name: str, kit: int) -> None:
-        """Make a directory and its parents in the tree; the lock is held."""
+    def _imply(self, name: str, kit: int) -> None:
+        """Make a directory that something is to be in, and its parents; the lock is held."""
         parts = name.split("/")
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])
-            before = self._claims.get(path)
-            if before is None:
-                with storage("make the directory", self.tree / path):
-                    (self.tree / path).mkdir(mode=0o700)
-                self._claims[path] = (kit, True)
-                self._modes[path] = ((-1, -1), 0o755)
-            elif not before[1]:
-                raise VerificationFailed(f"{path} is a file and a directory at once.")
+            if path not in self._claims:
+                self._on_implied()
+            self._make(path, kit)
+
+    def _make(self, path: str, kit: int) -> None:
+        """Make a directory in the tree, in one that is there; the lock is held."""
+        before = self._claims.get(path)
+        if before is None:
+            with storage("make the directory", self.tree / path):
+                (self.tree / path).mkdir(mode=0o700)
+            self._claims[path] = (kit, True)
+            self._modes[path] = ((-1, -1), 0o755)
+        elif not before[1]:
+            raise VerificationFailed(f"{path} is a file and a directory at once.")
 
     def commit(self, *, same_bytes: frozenset[str] = frozenset()) -> None:
         """Put the tree into its directory: all of it, or nothing.
@@ -328,7 +346,7 @@ def _journal(root: Path) -> list[_Move] | None:
             moves = [_Move(path, replaces) for path, replaces in json.load(file)["moves"]]
         if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
             return moves
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath, LimitExceeded):
         pass
     return None
 

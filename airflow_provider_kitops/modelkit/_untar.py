@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from airflow_provider_kitops.modelkit._paths import STAGE_MARK
+from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK
 from airflow_provider_kitops.oci.errors import LimitExceeded, UnsafePath, VerificationFailed
 
 _BLOCK = 512
-#: Longest extended header; a path of 4096 bytes and a size need far less.
+#: Most bytes of extended headers before one entry; a path of 4096 bytes and a size need far less.
 _MAX_EXTENSION = 64 * 1024
 _MAX_PATH = 4096
 _LINKS = {b"1": "hard link", b"2": "symbolic link", b"3": "device", b"4": "device", b"6": "pipe"}
@@ -39,10 +39,11 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
     :param label: what to call the stream in messages.
     :raises UnsafePath: a link, a device, or a name that leaves the directory.
     :raises VerificationFailed: the stream is no tar, or ends early.
-    :raises LimitExceeded: a header that is larger than any real one.
+    :raises LimitExceeded: a header that is larger, or a name that is deeper, than any real one.
     """
     stream = _Exact(read, label)
     extended: dict[str, bytes] = {}
+    extension = 0
     while True:
         block = stream.take(_BLOCK)
         if not any(block):
@@ -52,7 +53,13 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
         kind = block[156:157]
         size = _number(block[124:136], label)
         if kind in (b"x", b"g", b"L"):
-            data = stream.extension(size)
+            extension += size
+            if extension > _MAX_EXTENSION:
+                raise LimitExceeded(
+                    f"{label} has extended headers of {extension} bytes before one entry; {_MAX_EXTENSION} is most."
+                )
+            data = stream.take(size)
+            stream.take(-size % _BLOCK)
             if kind == b"x":
                 extended |= _records(data, label)
             elif kind == b"L":
@@ -60,7 +67,7 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
             continue
         raw = extended.get("path") or _name(block)
         size = _size(extended.get("size"), size, label)
-        extended = {}
+        extended, extension = {}, 0
         if kind in _LINKS:
             raise UnsafePath(
                 f"{label} holds the {_LINKS[kind]} {_shown(raw)}; a ModelKit has only files and directories."
@@ -85,7 +92,8 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
 def safe_name(raw: bytes, label: str) -> str:
     """``raw`` as a clean path below the directory; empty if it names the directory itself.
 
-    :raises UnsafePath: absolute, with ``..``, not UTF-8, or too long.
+    :raises UnsafePath: absolute, with ``..``, not UTF-8, too long, or one that only unpacking itself may use.
+    :raises LimitExceeded: too many levels deep.
     """
     try:
         name = raw.decode()
@@ -94,6 +102,8 @@ def safe_name(raw: bytes, label: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH:
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which does not stay below the directory.")
+    if len(parts) > MAX_DEPTH:
+        raise LimitExceeded(f"{label} holds the name {_shown(raw)}, {len(parts)} levels deep; {MAX_DEPTH} is most.")
     if STAGE_MARK in name:
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which only unpacking itself may use.")
     return "/".join(parts)
@@ -116,13 +126,6 @@ class _Exact:
                 raise VerificationFailed(f"{self._label} ends in the middle of a file.")
             size -= len(data)
             yield data
-
-    def extension(self, size: int) -> bytes:
-        if size > _MAX_EXTENSION:
-            raise LimitExceeded(f"{self._label} has an extended header of {size} bytes; {_MAX_EXTENSION} is most.")
-        data = self.take(size)
-        self.take(-size % _BLOCK)
-        return data
 
 
 def _number(field: bytes, label: str) -> int:

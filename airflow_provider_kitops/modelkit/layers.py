@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_kitops.modelkit import _tar
-from airflow_provider_kitops.modelkit._paths import STAGE_MARK, clean, within
+from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, clean, within
 from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
@@ -252,6 +252,8 @@ def _carriable(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise UnsafePath(f"The name {name!r} is not UTF-8; no ModelKit can carry it.", hint="Rename it.") from error
+    if name.count("/") >= MAX_DEPTH:
+        raise UnsafePath(f"The name {name[:200]} is more than {MAX_DEPTH} levels deep; that cannot be unpacked.")
     if STAGE_MARK in name:
         raise UnsafePath(
             f"{name} was left by an unpacking that was killed, and no ModelKit may carry such a name.",

@@ -36,7 +36,7 @@ _CHUNK = 1024 * 1024
 class Limits:
     """What a ModelKit may bring with it, its parents included.
 
-    :param files: files and directories.
+    :param files: files and directories, those included that only the names of others imply.
     :param bytes: unpacked bytes, headers included.
     """
 
@@ -95,8 +95,8 @@ def unpack(
     for dataset in modelkit.kitfile.datasets:
         if dataset.remote_path:
             log.warning("The dataset %s is at %s and is not fetched.", dataset.name, dataset.remote_path)
-    with Stage(Path(directory), overwrite=overwrite, ignore_existing=ignore_existing) as stage:
-        budget = _Budget(limits)
+    budget = _Budget(limits)
+    with Stage(Path(directory), overwrite=overwrite, ignore_existing=ignore_existing, on_implied=budget.file) as stage:
         selected = [(kit, [layer for layer in kit[1].layers if kit[2].passes(layer)]) for kit in reversed(kits)]
         _room(stage.root, [layer for _, layers in selected for layer in layers])
         for order, ((where, _, _), layers) in enumerate(selected):

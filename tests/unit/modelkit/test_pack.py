@@ -258,6 +258,12 @@ def test_a_name_that_is_not_utf8_is_refused(layout: Layout, write: Write) -> Non
         pack(context, MODEL, layout)
 
 
+def test_a_name_too_many_levels_deep_is_refused(layout: Layout, write: Write) -> None:
+    context = write({"w/" + "d/" * 127 + "a": "1"})
+    with pytest.raises(UnsafePath, match="128 levels deep"):
+        pack(context, MODEL, layout)
+
+
 def test_ignored_names_with_two_dots_are_no_error(layout: Layout, write: Write) -> None:
     context = write({"w/a": "1", "w/b..c": "2", ".kitignore": "**/*..*\n"})
     assert names(layout, pack(context, MODEL, layout), 0) == ["w", "w/a"]

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.modelkit import _untar
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import unpack
 from airflow_provider_kitops.oci.errors import UnsafePath
@@ -187,14 +184,3 @@ def test_a_stage_that_never_got_its_lock_goes_after_a_minute(layout: Layout, wri
     unpack(layout, "v1", out)
     assert young.exists()
     assert not old.exists()
-
-
-def test_extended_headers_keep_only_what_is_used() -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        entry = tarfile.TarInfo("a")
-        entry.pax_headers = {f"key{number}": "x" * 100 for number in range(300)}
-        archive.addfile(entry)
-    header = stream.getvalue()[512 : 512 + 40_000]
-    end = header.index(b"\0")
-    assert _untar._records(header[:end], "test") == {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit import _staging
+from airflow_provider_kitops.modelkit import _staging, _untar
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import Limits, unpack
@@ -182,6 +182,48 @@ def test_an_extended_header_may_not_fill_the_memory(layout: Layout, out: Path) -
     kit = push_kit(layout, MODEL, [tar_of(member("a", pax_headers={"comment": "x" * 1_000_000}))])
     with pytest.raises(LimitExceeded, match="extended header"):
         unpack(layout, kit.digest, out)
+
+
+def extended(*records: tuple[str, str]) -> bytes:
+    """An extended header of its own, as it stands before an entry."""
+    info = member("a", pax_headers=dict(records))
+    return info.tobuf(tarfile.PAX_FORMAT)[:-512]
+
+
+def test_many_extended_headers_before_one_file_may_not_fill_the_memory(layout: Layout, out: Path) -> None:
+    headers = b"".join(extended((f"key{number}", "x" * 1000)) for number in range(100))
+    kit = push_kit(layout, MODEL, [headers + tar_of(("a", b"1"))])
+    with pytest.raises(LimitExceeded, match="extended headers of"):
+        unpack(layout, kit.digest, out)
+    assert not out.parent.exists()
+    few = extended(("comment", "x" * 40_000))
+    kit = push_kit(layout, MODEL, [few + tar_of(("a", b"1"))[:1024] + few + tar_of(("b", b"2"))])
+    unpack(layout, kit.digest, out)
+    assert (out / "b").read_bytes() == b"2"
+
+
+def test_extended_headers_keep_only_what_is_used() -> None:
+    assert _untar._records(b"11 key0=ab\n10 path=x\n", "test") == {"path": b"x"}
+
+
+def test_directories_that_only_names_imply_count(layout: Layout, out: Path) -> None:
+    kit = push_kit(layout, MODEL, [tar_of(*[(f"{number}/a/b", b"1") for number in range(10)])])
+    with pytest.raises(LimitExceeded, match="more than 29 files"):
+        unpack(layout, kit.digest, out, limits=Limits(files=29))
+    kit = push_kit(layout, MODEL, [tar_of(member("a/b/c", tarfile.DIRTYPE), ("a/b/c/d", b"1"))])
+    with pytest.raises(LimitExceeded, match="more than 3 files"):
+        unpack(layout, kit.digest, out, limits=Limits(files=3))
+    assert not out.parent.exists()
+    unpack(layout, kit.digest, out, limits=Limits(files=4))
+
+
+def test_a_name_too_many_levels_deep_is_refused(layout: Layout, out: Path) -> None:
+    kit = push_kit(layout, MODEL, [tar_of(("d/" * 128 + "a", b"1"))])
+    with pytest.raises(LimitExceeded, match="129 levels deep"):
+        unpack(layout, kit.digest, out)
+    assert not out.parent.exists()
+    kit = push_kit(layout, MODEL, [tar_of(("d/" * 127 + "a", b"1"))])
+    unpack(layout, kit.digest, out)
 
 
 def test_existing_files_stop_it_or_are_replaced_or_kept(layout: Layout, write: Write, out: Path) -> None:
