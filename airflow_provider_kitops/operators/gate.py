@@ -29,6 +29,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
     :param champion: what the tag named when the challenger was compared with it: a digest, or the output of the task
         that resolved it; ``None`` if there was no champion and the challenger was compared with a baseline
         (templated).
+    :param tag: the tag that the decision is for (templated).
     :param signing_key: path of a private key to sign the decision with (templated).
     :param fail_on_reject: fail the task unless the outcome is ``promote``, instead of skipping what follows.
     :param ignore_downstream_trigger_rules: skip all tasks downstream; if false, only the direct ones, and the trigger
@@ -38,7 +39,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         ``upper``, ``p_value``, and the digests of ``challenger``, ``champion``, ``baseline`` and ``report``.
     """
 
-    template_fields: Sequence[str] = ("report", "policy", "champion", "signing_key", "kitops_conn_id")
+    template_fields: Sequence[str] = ("report", "policy", "champion", "tag", "signing_key", "kitops_conn_id")
     inherits_from_skipmixin = True
     ui_color = "#d7e8c5"
 
@@ -48,6 +49,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         report: ReferenceLike,
         policy: Mapping[str, Any] | None = None,
         champion: ReferenceLike | None = None,
+        tag: str = "champion",
         signing_key: str | Path | None = None,
         fail_on_reject: bool = False,
         ignore_downstream_trigger_rules: bool = True,
@@ -57,6 +59,7 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
         self.report = report
         self.policy = policy
         self.champion = champion
+        self.tag = tag
         self.signing_key = signing_key
         self.fail_on_reject = fail_on_reject
         self.ignore_downstream_trigger_rules = ignore_downstream_trigger_rules
@@ -92,7 +95,9 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
                     policy = parse_policy(settings_of(self.policy, "policy"))
                 decision = decide_report(report, verdicts, policy)
                 target = store.target(where)
-                document = DecisionReport.of(decision, report, policy, repository=target.name, champion=champion)
+                document = DecisionReport.of(
+                    decision, report, policy, repository=target.name, champion=champion, tag=self.tag
+                )
                 # One signature then covers what was decided and what it was decided from.
                 files = {"report.json": report.to_bytes(), "verdicts.jsonl": verdicts_to_bytes(verdicts)}
                 attached = attach_decision(target, document, files=files, signer=signer(self.signing_key))

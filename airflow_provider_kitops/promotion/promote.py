@@ -72,9 +72,9 @@ def promote(
     :param challenger_digest: manifest to promote; it must be in ``target``.
     :param tag: tag to move.
     :param expected: what the tag must name now; None = it must not exist.
-    :param decision: the decision report, its bytes, or the path of its file. It must be for exactly these two
-        digests and this repository, with the outcome ``promote``. A registry's host may differ: a decision stays
-        valid when a repository is copied to another registry.
+    :param decision: the decision report, its bytes, or the path of its file. It must be for this repository,
+        this tag and exactly these two digests, with the outcome ``promote``. A registry's host may differ: a decision
+        stays valid when a repository is copied to another registry.
     :param mutable_tags: patterns of the tags that may move.
     :param lock_dir: where the lock is (``lock.promotion_lock``); None = ``lock.default_lock_dir``.
     :param signer: signs the promotion statement.
@@ -82,7 +82,7 @@ def promote(
         decision (``attest.attach_decision``).
     :param now: time of the move, with a zone; for tests.
     :param details: more to say in the promotion statement, for example the address of the run.
-    :raises VerificationFailed: the decision is not valid for these digests, or not signed as demanded.
+    :raises VerificationFailed: the decision is not valid for this repository, tag and digests, or not signed as demanded.
     :raises NotFound: the challenger is not in ``target``.
     :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held.
     """
@@ -94,7 +94,7 @@ def promote(
                 hint="Resolve references first; promotion is by digest.",
             )
     report = _load(decision)
-    _require(report, target, challenger_digest, expected)
+    _require(report, target, tag, challenger_digest, expected)
     check_mutable(target, tag, mutable_tags)
     with promotion_lock(target, tag, lock_dir):
         challenger = target.resolve(challenger_digest)
@@ -303,10 +303,15 @@ def check_mutable(target: Target, tag: str, mutable_tags: Sequence[str]) -> None
         )
 
 
-def _require(report: DecisionReport, target: Target, challenger: str, expected: str | None) -> None:
+def _require(report: DecisionReport, target: Target, tag: str, challenger: str, expected: str | None) -> None:
     """Raise ``VerificationFailed`` unless the decision is to promote this challenger over this champion, here."""
     if Reference.parse(report.repository).repository != Reference.parse(target.name).repository:
         raise VerificationFailed(f"The decision is about the repository {report.repository}, not {target.name}.")
+    if report.tag != tag:
+        raise VerificationFailed(
+            f"The decision is about the tag {report.tag!r}, not about {tag!r}.",
+            hint="Name the tag to the gate: each tag needs a decision of its own.",
+        )
     if report.challenger != challenger:
         raise VerificationFailed(f"The decision is about {report.challenger}, not about the challenger {challenger}.")
     if report.champion != expected:

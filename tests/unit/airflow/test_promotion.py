@@ -136,6 +136,13 @@ def test_a_better_challenger_goes_all_the_way(world: Any) -> None:
     assert events["champion"]["digest"] == world.good["digest"]
 
 
+def test_a_decision_is_for_one_tag(world: Any) -> None:
+    decision, _ = decided(judged(world), tag="staging")
+    with pytest.raises(AirflowFailException, match="about the tag 'staging'"):
+        promoted(world, decision)
+    assert promoted(world, decision, tag="staging")[0]["changed"] is True
+
+
 def test_a_second_promotion_changes_nothing_and_sends_no_event(world: Any) -> None:
     decision, _ = decided(judged(world))
     first, _ = promoted(world, decision)

@@ -8,11 +8,19 @@ from airflow_provider_kitops.promotion.gate import GateDecision, GatePolicy
 POLICY = GatePolicy()
 
 
-def decision(challenger: str, champion: str | None, outcome: str = "promote") -> DecisionReport:
+def decision(
+    challenger: str,
+    champion: str | None,
+    outcome: str = "promote",
+    *,
+    repository: str = "demo/model",
+    tag: str = "champion",
+) -> DecisionReport:
     """A decision that the figures bear out."""
     lower, upper = {"promote": (0.1, 0.3), "reject": (-0.3, -0.1), "inconclusive": (-0.1, 0.3)}[outcome]
     return DecisionReport(
-        repository="demo/model",
+        repository=repository,
+        tag=tag,
         challenger=challenger,
         champion=champion,
         baseline=champion or "sha256:" + "b" * 64,

@@ -411,8 +411,9 @@ def test_tags_that_only_look_like_history_are_left_alone(target, a, b):
 
 def test_tags_have_their_own_histories(target, a, b):
     movable = ("champion*",)
-    promote(target, a, "champion-eu", None, decision=decision(a, None), mutable_tags=movable)
-    promote(target, b, "champion-eu", a, decision=decision(b, a), mutable_tags=movable)
+    for challenger, expected in ((a, None), (b, a)):
+        made = decision(challenger, expected, tag="champion-eu")
+        promote(target, challenger, "champion-eu", expected, decision=made, mutable_tags=movable)
     assert history(target, TAG) == []
     assert [one.digest for one in history(target, "champion-eu")] == [a]
 
@@ -422,7 +423,7 @@ def test_a_tag_that_must_not_move_is_neither_promoted_to_nor_rolled_back(target,
     target.tag(target.resolve(a), tag)
     movable = ("champion*",)
     with pytest.raises(Conflict, match="must not move"):
-        promote(target, b, tag, a, decision=decision(b, a), mutable_tags=movable)
+        promote(target, b, tag, a, decision=decision(b, a, tag=tag), mutable_tags=movable)
     with pytest.raises(Conflict, match="must not move"):
         rollback(target, tag, to=b, mutable_tags=movable)
     assert target.resolve(tag).digest == a
@@ -432,6 +433,12 @@ def test_a_decision_for_another_repository_promotes_nothing(target, a):
     elsewhere = decision(a, None).model_copy(update={"repository": "totally/different"})
     with pytest.raises(VerificationFailed, match="about the repository totally/different"):
         promote(target, a, TAG, None, decision=elsewhere)
+    assert TAG not in target.tags()
+
+
+def test_a_decision_about_another_tag_promotes_nothing(target, a):
+    with pytest.raises(VerificationFailed, match="about the tag 'staging'"):
+        promote(target, a, TAG, None, decision=decision(a, None, tag="staging"))
     assert TAG not in target.tags()
 
 
