@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
+from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.oci.descriptor import Descriptor, is_digest
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference
@@ -82,7 +83,9 @@ def promote(
         decision (``attest.attach_decision``).
     :param now: time of the move, with a zone; for tests.
     :param details: more to say in the promotion statement, for example the address of the run.
-    :raises VerificationFailed: the decision is not valid for this repository, tag and digests, or not signed as demanded.
+    :raises VerificationFailed: the decision is not valid for this repository, tag and digests, or not signed as
+        demanded.
+    :raises InvalidInput: the challenger is no ModelKit.
     :raises NotFound: the challenger is not in ``target``.
     :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held.
     """
@@ -97,7 +100,8 @@ def promote(
     _require(report, target, tag, challenger_digest, expected)
     check_mutable(target, tag, mutable_tags)
     with promotion_lock(target, tag, lock_dir):
-        challenger = target.resolve(challenger_digest)
+        # Whoever pulls the tag expects a ModelKit: a statement, or any other manifest, must not come into service.
+        challenger = ModelKit.read(target, challenger_digest).descriptor
         if verifier is not None:
             require_signed(target, challenger, report.to_bytes(), verifier)
         mover = _Mover(target, tag, "promote", report, signer, now or datetime.now(UTC), details)

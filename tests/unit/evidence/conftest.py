@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, Descriptor
+from airflow_provider_kitops.modelkit.manifest import CONFIG_TYPE
+from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
 from airflow_provider_kitops.oci.layout import Layout
 
 
@@ -45,8 +46,8 @@ def make_keys(directory: Path, kind: str, *, password: str = "") -> Keys:
 
 
 def put_manifest(target, text: str) -> Descriptor:
-    """A manifest with one layer that holds ``text``."""
-    config = target.push(Descriptor.of(EMPTY, b"{}"), b"{}")
+    """A ModelKit with one layer, of a type that is passed over, that holds ``text``."""
+    config = target.push(CONFIG_TYPE, b'{"package": {"name": "demo"}}')
     layer = target.push("text/plain", text.encode())
     manifest = {
         "schemaVersion": 2,

@@ -436,6 +436,13 @@ def test_a_decision_for_another_repository_promotes_nothing(target, a):
     assert TAG not in target.tags()
 
 
+def test_what_is_no_modelkit_is_not_promoted(target, a):
+    statement = attach_decision(target, decision(a, None)).digest
+    with pytest.raises(InvalidInput, match="not a ModelKit"):
+        promote(target, statement, TAG, None, decision=decision(statement, None))
+    assert TAG not in target.tags()
+
+
 def test_a_decision_about_another_tag_promotes_nothing(target, a):
     with pytest.raises(VerificationFailed, match="about the tag 'staging'"):
         promote(target, a, TAG, None, decision=decision(a, None, tag="staging"))
