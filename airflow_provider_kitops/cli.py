@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}.", 1)
+    except Exception as error:  # noqa: BLE001 - whoever types a command is helped by a line, not by a traceback
+        return _fail(f"{type(error).__name__}: {error}", 1)
     return code
 
 

@@ -46,7 +46,7 @@ def _read(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         # The parser's error carries the whole document, which holds secrets.
         raise InvalidInput(f"{path} is not JSON.", hint="Repair it, or name another with --docker-config.") from None
     if not isinstance(config, dict) or not isinstance(config.get("auths", {}), dict):

@@ -42,14 +42,12 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _attest(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.evidence._json import read_json
     from airflow_provider_kitops.evidence.attach import attach
     from airflow_provider_kitops.evidence.signing import load_signer
     from airflow_provider_kitops.evidence.statement import Statement, Subject
 
-    try:
-        predicate = json.loads(options.predicate.read_bytes())
-    except ValueError as error:
-        raise InvalidInput(f"{options.predicate} is not JSON: {error}.") from error
+    predicate = read_json(options.predicate.read_bytes(), str(options.predicate), InvalidInput)
     if not isinstance(predicate, dict):
         raise InvalidInput(f"{options.predicate} is not a JSON object.")
     signer = load_signer(options.key) if options.key else None

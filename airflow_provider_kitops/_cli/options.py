@@ -70,6 +70,14 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def seconds(text: str) -> float:
+    """A time to wait: finite, and above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return value
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:

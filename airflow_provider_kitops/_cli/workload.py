@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb, path
+from airflow_provider_kitops._cli.options import Verbs, add_verb, path, seconds
 from airflow_provider_kitops._cli.session import Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
@@ -26,7 +26,7 @@ def add_verbs(verbs: Verbs) -> None:
     )
     run.add_argument("specification", type=path, metavar="FILE")
     run.add_argument("--scratch", type=path, metavar="DIR", help="where inputs and output are kept meanwhile")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="end the program after this time")
+    run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end the program after this time")
 
 
 def _run(session: Session, options: argparse.Namespace) -> int:
@@ -37,7 +37,7 @@ def _run(session: Session, options: argparse.Namespace) -> int:
 
     try:
         fields = yaml.safe_load(options.specification.read_bytes())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise InvalidInput(
             f"The specification {options.specification} is not YAML: {' '.join(str(error).split())}."
         ) from error
@@ -85,7 +85,12 @@ def _pinned(session: Session, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _default_scratch() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache:
+        try:
+            cache = str(Path.home() / ".cache")
+        except RuntimeError:
+            raise InvalidInput("There is no home directory to keep the run in.", hint="Name one: --scratch.") from None
     return Path(cache) / "airflow-provider-kitops" / "runs"
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from airflow_provider_kitops.evidence._json import read_json
 from airflow_provider_kitops.evidence.envelope import ENVELOPE_TYPE, Envelope, Signature
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
 from airflow_provider_kitops.evidence.statement import Statement
@@ -90,7 +91,7 @@ def attach(
     layers = [_layer(ENVELOPE_TYPE, envelope.to_bytes(), {PREDICATE_TYPE_ANNOTATION: statement.predicate_type})]
     for name, data in (files or {}).items():
         if not _is_plain(name):
-            raise InvalidInput(f"{name!r} is not a plain file name.")
+            raise InvalidInput(f"{name!r} is not a plain file name of UTF-8 characters.")
         layers.append(_layer(_FILE_TYPES.get(PurePosixPath(name).suffix, OCTET_STREAM), data, {_TITLE: name}))
     config = Descriptor.of(EMPTY, b"{}")
     manifest = {
@@ -190,8 +191,8 @@ def _walk(target: Target, subject: Descriptor, predicate_type: str | None) -> It
 
 def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope]:
     where = f"The referrer {target.name}@{descriptor.digest}"
+    manifest: Any = read_json(read(target, descriptor), where, VerificationFailed)
     try:
-        manifest: Any = json.loads(read(target, descriptor))
         subject = Descriptor.from_json(manifest["subject"])
         layers = [Descriptor.from_json(layer) for layer in manifest["layers"]]
         annotations = {str(key): str(value) for key, value in (manifest.get("annotations") or {}).items()}
@@ -221,4 +222,5 @@ def _layer(media_type: str, data: bytes, annotations: Mapping[str, str]) -> tupl
 
 def _is_plain(name: str) -> bool:
     """Whether ``name`` stays in the directory where somebody may write the file."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    # A name of bytes that are no UTF-8 has surrogates in their place, and no manifest can say them.
+    return name not in ("", ".", "..") and not any(char in "/\\\0" or "\ud800" <= char <= "\udfff" for char in name)

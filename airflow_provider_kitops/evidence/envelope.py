@@ -6,6 +6,7 @@ import base64
 import json
 from dataclasses import dataclass
 
+from airflow_provider_kitops.evidence._json import read_json
 from airflow_provider_kitops.oci.errors import VerificationFailed
 
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
@@ -54,8 +55,8 @@ class Envelope:
 
         :raises VerificationFailed: ``data`` is not an envelope of an in-toto statement.
         """
+        value = read_json(data, "A DSSE envelope", VerificationFailed)
         try:
-            value = json.loads(data)
             payload_type = value["payloadType"]
             payload = _decode(value["payload"])
             signatures = tuple(Signature(str(one.get("keyid", "")), _decode(one["sig"])) for one in value["signatures"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_kitops.evidence._json import read_json
 from airflow_provider_kitops.oci.descriptor import is_digest
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
@@ -110,9 +111,9 @@ class Statement:
         }
         try:
             text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            return text.encode()
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"The predicate of type {self.predicate_type} is not JSON: {error}.") from error
-        return text.encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Statement:
@@ -120,8 +121,8 @@ class Statement:
 
         :raises VerificationFailed: ``data`` is not an in-toto Statement v1.
         """
+        value = read_json(data, "An in-toto statement", VerificationFailed)
         try:
-            value = json.loads(data)
             if value["_type"] != STATEMENT_TYPE:
                 raise VerificationFailed(f"Not an in-toto Statement v1: its type is {str(value['_type'])[:200]!r}.")
             subjects = [Subject(str(one.get("name", "")), _digest(one["digest"])) for one in value["subject"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from airflow_provider_kitops.oci.errors import Conflict, StorageError
+from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, StorageError
 from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.target import Target
 
@@ -26,7 +26,15 @@ def default_lock_dir(target: Target) -> Path:
         return Path(directory)
     if isinstance(target, Layout):
         return target.path / ".locks"
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    state = os.environ.get("XDG_STATE_HOME")
+    if not state:
+        try:
+            state = str(Path.home() / ".local" / "state")
+        except RuntimeError:  # no HOME, and the user is in no list of users, as in many a container
+            raise InvalidInput(
+                "There is no home directory to keep the lock in.",
+                hint="Name a directory: lock_dir, --lock-dir or $MODELKIT_LOCK_DIR.",
+            ) from None
     return Path(state) / "airflow-provider-kitops" / "locks"
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kitops._cli.credentials import save
-from airflow_provider_kitops._cli.session import split_tags_off
-from airflow_provider_kitops.cli import build_parser
+from airflow_provider_kitops._cli.session import Session, split_tags_off
+from airflow_provider_kitops.cli import build_parser, main
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from tests.unit.evidence.conftest import make_keys
 from tests.unit.promotion.decisions import decision
@@ -282,11 +282,12 @@ def test_verify_finds_a_changed_byte(modelkit, tmp_path):
     assert layer["digest"] in error_of(modelkit("verify", "demo/model:v1", code=6))
 
 
-@pytest.mark.parametrize("predicate", ["", "[1]", "nothing"])
+@pytest.mark.parametrize("predicate", ["", "[1]", "nothing", "[" * 100_000, '{"a": "\\ud800"}'])
 def test_a_predicate_that_is_no_json_object_is_refused(modelkit, tmp_path, predicate):
     modelkit.pack("w", "demo/model:v1")
     (tmp_path / "p.json").write_text(predicate)
-    assert "p.json" in error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json", code=2))
+    error = error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json", code=2))
+    assert "JSON" in error
 
 
 # --- promotion
@@ -482,6 +483,30 @@ def test_heavy_libraries_are_not_imported_for_help():
 )
 def test_an_empty_path_is_a_usage_error(modelkit, line):
     assert "the path is empty" in modelkit(*line, code=2).stderr
+
+
+def test_whatever_goes_wrong_is_one_line(monkeypatch, capsys):
+    def broken(session, text):
+        raise RecursionError("so deep\nthat it hurts")
+
+    monkeypatch.setattr(Session, "resolve", broken)
+    assert main(["info", "demo/model"]) == 1
+    assert capsys.readouterr().err == "modelkit: RecursionError: so deep that it hurts\n"
+
+
+def test_a_layout_of_nobody_is_an_error(modelkit):
+    assert "~nobody-knows/x" in error_of(modelkit("list", "--layout", "~nobody-knows/x", code=2))
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "nan", "inf", "soon"])
+def test_a_timeout_is_a_number_above_0(modelkit, timeout):
+    assert "--timeout" in modelkit("run", "spec.yaml", f"--timeout={timeout}", code=2).stderr
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: 2026-99-99"])
+def test_a_specification_that_cannot_be_read_is_an_error(modelkit, tmp_path, text):
+    (tmp_path / "spec.yaml").write_text(text)
+    assert "spec.yaml is not YAML" in error_of(modelkit("run", "spec.yaml", code=2))
 
 
 # --- credentials

@@ -80,7 +80,7 @@ def test_a_statement_about_another_model_cannot_be_attached(target, model):
         attach(target, model, about(other))
 
 
-UNSAFE = ["../x.json", "/x", "a/b", "a\\b", "..", ""]
+UNSAFE = ["../x.json", "/x", "a/b", "a\\b", "..", "", "\udcff"]
 
 
 @pytest.mark.parametrize("name", UNSAFE)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from airflow_provider_kitops.evidence.envelope import Envelope
 from airflow_provider_kitops.evidence.statement import ResourceDescriptor, Statement, Subject
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
@@ -57,6 +58,17 @@ def test_what_is_no_statement_is_refused(change):
 def test_what_is_no_object_is_refused(data):
     with pytest.raises(VerificationFailed):
         Statement.from_bytes(data)
+
+
+@pytest.mark.parametrize("read", [Statement.from_bytes, Envelope.from_bytes])
+def test_json_nested_too_deeply_is_refused(read):
+    with pytest.raises(VerificationFailed, match="not JSON"):
+        read(b"[" * 100_000)
+
+
+def test_a_predicate_that_has_no_utf8_cannot_be_said():
+    with pytest.raises(InvalidInput, match="not JSON"):
+        Statement([Subject("model", "sha256:" + "a" * 64)], "t", {"text": "\ud800"}).to_bytes()
 
 
 def test_a_statement_about_nothing_cannot_be_made():

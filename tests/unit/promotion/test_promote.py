@@ -18,7 +18,7 @@ from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.promotion.attest import DECISION_FILE, attach_decision, read_decision
 from airflow_provider_kitops.promotion.decision import DecisionReport
 from airflow_provider_kitops.promotion.history import history
-from airflow_provider_kitops.promotion.lock import promotion_lock
+from airflow_provider_kitops.promotion.lock import default_lock_dir, promotion_lock
 from airflow_provider_kitops.promotion.promote import promote, rollback
 from tests.unit.evidence.conftest import make_keys, put_manifest
 from tests.unit.promotion.decisions import decision
@@ -630,6 +630,17 @@ def test_the_lock_directory_may_be_named_by_the_environment(target, tmp_path, mo
     monkeypatch.setenv("MODELKIT_LOCK_DIR", str(tmp_path / "shared"))
     with promotion_lock(target, TAG):
         assert list((tmp_path / "shared").glob("*.lock"))
+
+
+def test_without_a_home_the_lock_directory_must_be_named(tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("MODELKIT_LOCK_DIR", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(InvalidInput, match="lock_dir"):
+        default_lock_dir(_Wrapped(Layout(tmp_path, "demo/model")))
 
 
 def test_a_lock_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path, target, a):
