@@ -80,14 +80,16 @@ class DecisionReport(BaseModel):
             raise ValueError("the decision was made with another margin or confidence than the policy's")
         if {guard.name: guard.margin for guard in said.guards} != policy.guards and said.outcome != "inconclusive":
             raise ValueError("the decision was made with other guards than the policy's")
-        if not (-1 <= said.lower <= said.mean <= said.upper <= 1 and 0 <= said.clusters <= said.n):
+        if not 0 <= said.clusters <= said.n or not all(
+            -1 <= one.lower <= one.mean <= one.upper <= 1 and 0 <= one.p_value <= 1 for one in (said, *said.guards)
+        ):
             raise ValueError("the figures of the decision contradict each other")
         if said.outcome == "promote" and not (
             said.lower > policy.margin
             and said.p_value <= (1 - policy.confidence) / 2 + _ROUNDING
             and said.n >= policy.minimum_items
             and said.errors <= policy.max_error_rate * (said.n + said.errors)
-            and all(guard.outcome == "held" for guard in said.guards)
+            and all(guard.outcome == "held" and guard.lower > -guard.margin for guard in said.guards)
         ):
             raise ValueError("the figures of the decision do not bear out a promotion")
         return self

@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_kitops.oci.descriptor import digest_of
 from airflow_provider_kitops.oci.errors import VerificationFailed
 from airflow_provider_kitops.promotion.decision import DecisionReport
-from airflow_provider_kitops.promotion.gate import decide_report
+from airflow_provider_kitops.promotion.gate import GatePolicy, decide_report
 from tests.unit.promotion.test_gate import POLICY, judged
 
 CHAMPION = digest_of(b"champion")
@@ -58,6 +58,8 @@ def test_a_champion_that_was_not_compared_is_refused() -> None:
         ({"decision": {"mean": -1.0, "upper": -1.0}}, "contradict each other"),
         ({"decision": {"upper": 2.0}}, "contradict each other"),
         ({"decision": {"p_value": 0.9}}, "bear out"),
+        ({"decision": {"p_value": -1.0}}, "contradict each other"),
+        ({"decision": {"clusters": -1}}, "contradict each other"),
         ({"decision": {"errors": 50}}, "bear out"),
         ({"decision": {"margin": 0.3}}, "another margin"),
         ({"decision": {"lower": -0.2}}, "bear out"),
@@ -68,6 +70,21 @@ def test_a_report_that_contradicts_itself_is_refused(change: dict[str, Any], sai
     value = json.loads(made().to_bytes())
     for name, new in change.items():
         value[name] = {**value[name], **new} if name == "decision" else new
+    with pytest.raises(VerificationFailed, match=said):
+        DecisionReport.from_bytes(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"mean": -0.9}, "contradict each other"), ({"lower": -0.5, "mean": 0.0}, "bear out")]
+)
+def test_figures_of_a_guard_must_agree_too(change: dict[str, Any], said: str) -> None:
+    value = json.loads(made().to_bytes())
+    policy = GatePolicy(**{**POLICY.to_json(), "guards": {"exact_match": 0.1}})
+    guard = {"name": "exact_match", "outcome": "held", "n": 100, "margin": 0.1, "p_value": 1.0}
+    value["policy"], value["policy_digest"] = policy.to_json(), policy.digest
+    value["decision"]["guards"] = [{**guard, "lower": -0.05, "mean": 0.0, "upper": 0.05}]
+    DecisionReport.from_bytes(json.dumps(value).encode())
+    value["decision"]["guards"][0].update(change)
     with pytest.raises(VerificationFailed, match=said):
         DecisionReport.from_bytes(json.dumps(value).encode())
 
