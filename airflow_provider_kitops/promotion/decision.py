@@ -11,7 +11,7 @@ from airflow_provider_kitops.judge.report import Report
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
 from airflow_provider_kitops.oci.errors import InvalidReference, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference, is_tag
-from airflow_provider_kitops.promotion.gate import GateDecision, GatePolicy, Outcome
+from airflow_provider_kitops.promotion.gate import GateDecision, GatePolicy, GuardDecision, Outcome
 
 _ROUNDING: Final = 1e-9
 SCHEMA: Final = "airflow-provider-kitops/decision/v1"
@@ -80,8 +80,9 @@ class DecisionReport(BaseModel):
             raise ValueError("the decision was made with another margin or confidence than the policy's")
         if {guard.name: guard.margin for guard in said.guards} != policy.guards and said.outcome != "inconclusive":
             raise ValueError("the decision was made with other guards than the policy's")
+        figures: list[GateDecision | GuardDecision] = [said, *said.guards]
         if not 0 <= said.clusters <= said.n or not all(
-            -1 <= one.lower <= one.mean <= one.upper <= 1 and 0 <= one.p_value <= 1 for one in (said, *said.guards)
+            -1 <= one.lower <= one.mean <= one.upper <= 1 and 0 <= one.p_value <= 1 for one in figures
         ):
             raise ValueError("the figures of the decision contradict each other")
         if said.outcome == "promote" and not (
