@@ -78,8 +78,8 @@ def test_evidence_travels_with_the_modelkit(modelkit, tmp_path, repository):
 def test_promoted_rolled_back_and_forward_again(modelkit, tmp_path, repository):
     a = modelkit.pack("a", f"{repository}:a", "--plain-http")
     b = modelkit.pack("b", f"{repository}:b", "--plain-http")
-    (tmp_path / "first.json").write_bytes(decision(a, None).to_bytes())
-    (tmp_path / "second.json").write_bytes(decision(b, a).to_bytes())
+    (tmp_path / "first.json").write_bytes(decision(a, None, repository=repository).to_bytes())
+    (tmp_path / "second.json").write_bytes(decision(b, a, repository=repository).to_bytes())
     common = ("--tag", "champion", "--plain-http", "--lock-dir", "locks")
     assert modelkit.json("promote", f"{repository}@{a}", "--report", "first.json", *common)["changed"]
     second = ("promote", f"{repository}@{b}", "--expected", a, "--report", "second.json", *common)
@@ -117,7 +117,8 @@ def test_promotion_makes_the_same_number_of_requests_whatever_the_size_and_histo
         for size in (1, 1, 5_000_000, 1, 1):
             digest = put_manifest(target, "x" * size + str(last)).digest
             sent.clear()
-            promote(target, digest, "champion", last, decision=decision(digest, last), lock_dir=tmp_path)
+            decided = decision(digest, last, repository=repository)
+            promote(target, digest, "champion", last, decision=decided, lock_dir=tmp_path)
             counts.append(len(sent))
             last = digest
     assert len(set(counts[1:])) == 1
