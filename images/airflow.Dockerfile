@@ -10,4 +10,4 @@ RUN pip install --no-cache-dir \
       '/opt/airflow-provider-kitops[judge,local-judge,sign,workload]'
 
 # A volume that is mounted here takes over the owner.
-RUN mkdir -p /opt/airflow/work
+RUN mkdir -p /opt/airflow/scratch

@@ -33,7 +33,7 @@ def finetune_spec(
     :param output: repository, with a tag if one is to be set.
     :param config: settings of ``workload.finetune``.
     :param tags: further tags.
-    :param name: the ModelKit's name; the last part of the repository by default.
+    :param name: the ModelKit's name; left out if empty.
     :param more: further fields of the specification (``image``, ``resources``, ``env``).
     :raises InvalidInput: a field cannot be used.
     """
@@ -77,7 +77,7 @@ def generate_spec(
     :param output: repository of the predictions, with a tag if one is to be set.
     :param config: settings of ``workload.generate``.
     :param tags: further tags.
-    :param name: the ModelKit's name; the last part of the repository by default.
+    :param name: the ModelKit's name; left out if empty.
     :param more: further fields of the specification (``image``, ``resources``, ``env``).
     :raises InvalidInput: a field cannot be used.
     """
