@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from airflow_provider_kitops._validation import problems
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 
@@ -111,13 +112,9 @@ class JudgeConfig(BaseModel):
     def parse(cls, values: Mapping[str, object]) -> JudgeConfig:
         """Read it from a mapping.
 
-        :raises InvalidInput: unknown keys or unusable values, all of them.
+        :raises InvalidInput: unknown keys or unusable values, with all that is wrong.
         """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            said = "; ".join(
-                f"{'.'.join(str(part) for part in problem['loc']) or 'judge'}: {problem['msg']}"
-                for problem in error.errors()
-            )
-            raise InvalidInput(f"The judge's configuration cannot be used: {said}.") from error
+            raise InvalidInput(f"The judge's configuration cannot be used: {problems(error, cls, 'judge')}.") from error

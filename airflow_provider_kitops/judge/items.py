@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from airflow_provider_kitops.judge.canonical import json_digest
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 

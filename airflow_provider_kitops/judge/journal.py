@@ -12,9 +12,9 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from airflow_provider_kitops.judge.canonical import canonical, json_digest
 from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import Completion, Endpoint, Message
+from airflow_provider_kitops.oci.canonical import canonical, json_digest
 from airflow_provider_kitops.oci.errors import Conflict, StorageError
 
 #: Raised when what a line means changes; older lines are then asked for again.

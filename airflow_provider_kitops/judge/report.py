@@ -7,7 +7,8 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from airflow_provider_kitops.judge.canonical import canonical
+from airflow_provider_kitops._validation import problems
+from airflow_provider_kitops.oci.canonical import canonical
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
 from airflow_provider_kitops.oci.errors import VerificationFailed
 
@@ -253,7 +254,9 @@ class Report(_Frozen):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise VerificationFailed(f"Not a judge report of schema {SCHEMA}: {_first(error)}.") from error
+            raise VerificationFailed(
+                f"Not a judge report of schema {SCHEMA}: {problems(error, cls, 'document')}."
+            ) from error
 
     def outcome_row(self) -> dict[str, str | int | float]:
         """The figures that fit in one row of a table."""
@@ -286,7 +289,7 @@ def verdicts_from_bytes(data: bytes) -> list[Verdict]:
     try:
         return [Verdict.model_validate_json(line) for line in data.splitlines() if line.strip()]
     except ValidationError as error:
-        raise VerificationFailed(f"Not a file of verdicts: {_first(error)}.") from error
+        raise VerificationFailed(f"Not a file of verdicts: {problems(error, Verdict, 'line')}.") from error
 
 
 def clusters_of(verdicts: Sequence[Verdict]) -> list[str] | None:
@@ -294,8 +297,3 @@ def clusters_of(verdicts: Sequence[Verdict]) -> list[str] | None:
     if all(verdict.cluster is None for verdict in verdicts):
         return None
     return [f"item {verdict.id}" if verdict.cluster is None else f"cluster {verdict.cluster}" for verdict in verdicts]
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 from airflow_provider_kitops.judge import pairwise, pointwise
-from airflow_provider_kitops.judge.canonical import json_digest
 from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import CallFailed, ChatClient, Endpoint
 from airflow_provider_kitops.judge.items import (
@@ -36,6 +35,7 @@ from airflow_provider_kitops.judge.report import (
 )
 from airflow_provider_kitops.judge.session import Session
 from airflow_provider_kitops.judge.statistics import mean_difference
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
 from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnqualified
 

@@ -82,17 +82,17 @@ class PromotionGateOperator(KitopsBaseOperator, SkipMixin):
     def _decide(self) -> dict[str, Any]:
         with optional_feature("The gate", "judge"):
             from airflow_provider_kitops.judge.report import verdicts_to_bytes
-            from airflow_provider_kitops.operators._judging import parse_policy, read_judged
             from airflow_provider_kitops.promotion.attest import attach_decision
             from airflow_provider_kitops.promotion.decision import DecisionReport
-            from airflow_provider_kitops.promotion.gate import decide_report
+            from airflow_provider_kitops.promotion.gate import GatePolicy, decide_report
+            from airflow_provider_kitops.promotion.judging import read_judged
 
             champion = digest_text(self.champion, "champion")
             with self.hook.store() as store:
                 where, _ = store.resolve(reference_text(self.report, "report"))
                 report, verdicts, policy = read_judged(store, str(where))
                 if self.policy is not None:
-                    policy = parse_policy(settings_of(self.policy, "policy"))
+                    policy = GatePolicy.parse(settings_of(self.policy, "policy"))
                 decision = decide_report(report, verdicts, policy)
                 target = store.target(where)
                 document = DecisionReport.of(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.judge.endpoint import Endpoint
     from airflow_provider_kitops.judge.run import JudgeProgress
     from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.target import ProgressHook
 
 _LOG_INTERVAL = 10.0  # seconds between two lines of progress
 
@@ -119,7 +120,9 @@ class LLMJudgeOperator(KitopsBaseOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         with optional_feature("Judging", "judge"):
             from airflow_provider_kitops.judge.config import JudgeConfig
-            from airflow_provider_kitops.operators._judging import JudgeInputs, judge_modelkits, parse_policy
+            from airflow_provider_kitops.oci import progress
+            from airflow_provider_kitops.promotion.gate import GatePolicy
+            from airflow_provider_kitops.promotion.judging import JudgeInputs, judge_modelkits
 
             scratch = scratch_directory(context, self.scratch)
             inputs = JudgeInputs(
@@ -134,8 +137,12 @@ class LLMJudgeOperator(KitopsBaseOperator):
                 predictions_file=self.predictions_file,
             )
             config = JudgeConfig.parse(settings_of(self.config, "config"))
-            policy = parse_policy(settings_of(self.policy, "policy"))
-            with self.hook.store() as store, self._endpoint(store, scratch) as endpoint:
+            policy = GatePolicy.parse(settings_of(self.policy, "policy"))
+            with (
+                self.hook.store() as store,
+                progress.lines(self.log) as on_transfer,
+                self._endpoint(store, scratch, on_transfer) as endpoint,
+            ):
                 reference, report = judge_modelkits(
                     store,
                     inputs,
@@ -145,12 +152,13 @@ class LLMJudgeOperator(KitopsBaseOperator):
                     scratch=scratch,
                     signer=signer(self.signing_key),
                     on_progress=self._log_progress(),
+                    on_transfer=on_transfer,
                 )
                 answer = describe(store, reference, tags=[], **report.outcome_row())
         remove_scratch(scratch)
         return answer
 
-    def _endpoint(self, store: Store, scratch: Path) -> AbstractContextManager[Endpoint]:
+    def _endpoint(self, store: Store, scratch: Path, on_transfer: ProgressHook) -> AbstractContextManager[Endpoint]:
         # Both may be templates, of which one renders to nothing.
         conn_id, model = (
             None if value in (None, "", "None") else value for value in (self.llm_conn_id, self.judge_model)
@@ -158,11 +166,11 @@ class LLMJudgeOperator(KitopsBaseOperator):
         if (conn_id is None) == (model is None):
             raise InvalidInput("A judge is either llm_conn_id or judge_model.", hint="Give exactly one of them.")
         if conn_id is None:
-            from airflow_provider_kitops.operators._judging import local_judge
+            from airflow_provider_kitops.promotion.judging import local_judge
 
             require("A judge inside the task", "local-judge", "xllamacpp")
             text = str(model) if isinstance(model, Path) else reference_text(model, "judge_model")
-            return local_judge(store, text, scratch, self.judge_threads)
+            return local_judge(store, text, scratch, self.judge_threads, on_transfer)
         from airflow_provider_kitops.judge.endpoint import Endpoint
 
         settings = endpoint_settings(self.hook.get_connection(conn_id))

@@ -6,8 +6,9 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from airflow_provider_kitops.judge.canonical import canonical
+from airflow_provider_kitops._validation import problems
 from airflow_provider_kitops.judge.report import Report
+from airflow_provider_kitops.oci.canonical import canonical
 from airflow_provider_kitops.oci.descriptor import digest_of, is_digest
 from airflow_provider_kitops.oci.errors import InvalidReference, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference, is_tag
@@ -125,7 +126,9 @@ class DecisionReport(BaseModel):
                 decision=decision,
             )
         except ValidationError as error:
-            raise VerificationFailed(f"No decision report can be made of this: {_first(error)}.") from error
+            raise VerificationFailed(
+                f"No decision report can be made of this: {problems(error, cls, 'document')}."
+            ) from error
 
     @property
     def outcome(self) -> Outcome:
@@ -150,9 +153,6 @@ class DecisionReport(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise VerificationFailed(f"Not a valid decision report ({SCHEMA}): {_first(error)}.") from error
-
-
-def _first(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc']) or 'document'}: {problem['msg']}"
+            raise VerificationFailed(
+                f"Not a valid decision report ({SCHEMA}): {problems(error, cls, 'document')}."
+            ) from error

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from airflow_provider_kitops.judge.canonical import json_digest
+from airflow_provider_kitops._validation import problems
 from airflow_provider_kitops.judge.report import Report, Verdict, clusters_of, verdicts_to_bytes
+from airflow_provider_kitops.oci.canonical import canonical
 from airflow_provider_kitops.oci.descriptor import digest_of
 from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnqualified, VerificationFailed
 
@@ -50,6 +51,32 @@ class GatePolicy(_Frozen):
             raise ValueError("a guard's margin must be above 0 (or no equal challenger can hold it) and below 1")
         return value
 
+    @classmethod
+    def parse(cls, values: Mapping[str, object]) -> GatePolicy:
+        """Read it from a mapping.
+
+        :raises InvalidInput: unknown keys or unusable values, with all that is wrong.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InvalidInput(f"The gate's policy cannot be used: {problems(error, cls, 'policy')}.") from error
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> GatePolicy:
+        """Read back what was written by :meth:`to_bytes`.
+
+        :raises VerificationFailed: not a policy.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise VerificationFailed(f"Not a gate's policy: {problems(error, cls, 'document')}.") from error
+
+    def to_bytes(self) -> bytes:
+        """JSON; the same policy always gives the same bytes, of which ``digest`` is the digest."""
+        return canonical(self.to_json())
+
     def to_json(self) -> dict[str, object]:
         """Every field, defaults included: what ``judge(policy=…)`` and decision reports take."""
         return self.model_dump(mode="json")
@@ -57,7 +84,7 @@ class GatePolicy(_Frozen):
     @property
     def digest(self) -> str:
         """Names the policy by all of its fields."""
-        return json_digest(self.to_json())
+        return digest_of(self.to_bytes())
 
 
 @dataclass(frozen=True)

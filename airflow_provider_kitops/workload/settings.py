@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from airflow_provider_kitops._validation import nearest, problems
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -35,7 +35,8 @@ def load_settings(model: type[Settings], arguments: Sequence[str], directory: Pa
     try:
         return model.model_validate({**values, **flags})
     except ValidationError as error:
-        raise InvalidInput(f"Cannot use the settings of {where}: {_problems(error)}.") from None
+        said = problems(error, model, "together", show_input=True)
+        raise InvalidInput(f"Cannot use the settings of {where}: {said}.") from None
 
 
 def dump_settings(settings: BaseModel, path: Path) -> None:
@@ -93,16 +94,7 @@ def _split(model: type[BaseModel], name: str, value: str) -> Any:
 def _known(model: type[BaseModel], values: dict[str, Any], where: str, spell: Any) -> None:
     for name in values:
         if name not in model.model_fields:
-            near = difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.5)
+            near = nearest(name, model.model_fields)
             names = ", ".join(spell(each) for each in sorted(model.model_fields))
-            hint = f"Did you mean {spell(near[0])}?" if near else f"The names are: {names}."
+            hint = f"Did you mean {spell(near)}?" if near else f"The names are: {names}."
             raise InvalidInput(f"Unknown setting {spell(name)} in {where}.", hint=hint)
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in each['loc']) or 'together'}: "
-        f"{each['msg'].removeprefix('Value error, ')}"
-        + (f" (it is {each['input']!r})" if each["loc"] and not isinstance(each["input"], dict) else "")
-        for each in error.errors(include_url=False)
-    )

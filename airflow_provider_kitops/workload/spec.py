@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from airflow_provider_kitops._validation import problems
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import split_tags
@@ -104,12 +105,8 @@ class WorkloadSpec(BaseModel):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in each['loc']) or 'specification'}: "
-                f"{each['msg'].removeprefix('Value error, ')}"
-                for each in error.errors(include_url=False, include_input=False)
-            )
-            raise InvalidInput(f"Not a workload specification: {problems}.") from None
+            # Never the values: env should hold no secrets, but may.
+            raise InvalidInput(f"Not a workload specification: {problems(error, cls, 'specification')}.") from None
 
     @field_validator("inputs")
     @classmethod
@@ -157,12 +154,12 @@ class WorkloadSpec(BaseModel):
     @property
     def digest(self) -> str:
         """Digest of the specification's canonical JSON: the same work, however the mapping was ordered."""
-        return _digest(self.model_dump(mode="json"))
+        return json_digest(self.model_dump(mode="json"))
 
     @property
     def config_digest(self) -> str:
         """Digest of the settings' canonical JSON."""
-        return _digest(self.config)
+        return json_digest(self.config)
 
     def kitfile(self) -> dict[str, Any]:
         """The output's Kitfile with its placeholders filled in.
@@ -190,8 +187,3 @@ class WorkloadSpec(BaseModel):
 
         filled: dict[str, Any] = fill(self.output.kitfile)
         return filled
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from airflow_provider_kitops._validation import problems
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 TaskKind = Literal["causal-lm", "sequence-classification"]
@@ -163,7 +164,7 @@ class Task(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise InvalidInput(f"Cannot use {path}: {error.errors(include_url=False)[0]['msg']}.") from None
+            raise InvalidInput(f"Cannot use {path}: {problems(error, cls, 'task')}.") from None
 
     def _prompt(self, tokenizer: Any, text: str) -> list[int]:
         # One pass over the template, so that a text which holds "{labels}" is left as it is.

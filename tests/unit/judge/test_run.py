@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.judge.canonical import json_digest
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.judge.config import JudgeConfig, QualificationBar, ScoreConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.judge.items import Contestant, Item, LabelledPair

@@ -1,4 +1,4 @@
-"""One way to write a JSON value, so that equal values have equal digests."""
+"""One way to write a JSON value, so that equal values have equal bytes and digests."""
 
 from __future__ import annotations
 

@@ -1,29 +1,28 @@
-"""From ModelKits to a judge's report beside the challenger, and back; no Airflow in here."""
+"""From ModelKits to a judge's report beside the challenger, and back."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from airflow_provider_kitops.evidence.attach import attach, load, read_file
 from airflow_provider_kitops.evidence.statement import ResourceDescriptor, Statement, Subject
-from airflow_provider_kitops.judge.canonical import canonical
 from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.judge.items import Contestant, load_items, load_pairs, load_predictions
 from airflow_provider_kitops.judge.local import serve_gguf
 from airflow_provider_kitops.judge.report import Report, Verdict, verdicts_from_bytes, verdicts_to_bytes
 from airflow_provider_kitops.judge.run import JudgeProgress, judge
+from airflow_provider_kitops.modelkit.parents import parents_of
+from airflow_provider_kitops.modelkit.unpack import unpack
 from airflow_provider_kitops.oci.descriptor import digest_of
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.target import ProgressHook
 from airflow_provider_kitops.promotion.gate import GatePolicy
 
 if TYPE_CHECKING:
@@ -62,21 +61,6 @@ class JudgeInputs:
     predictions_file: str = "predictions.jsonl"
 
 
-def parse_policy(values: Mapping[str, Any] | None) -> GatePolicy:
-    """The gate's settings from a mapping; ``None`` is the defaults.
-
-    :raises InvalidInput: unknown keys or unusable values, all of them.
-    """
-    try:
-        return GatePolicy.model_validate(dict(values or {}))
-    except ValidationError as error:
-        said = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'policy'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False)
-        )
-        raise InvalidInput(f"The gate's policy cannot be used: {said}.") from error
-
-
 def judge_modelkits(
     store: Store,
     inputs: JudgeInputs,
@@ -87,17 +71,20 @@ def judge_modelkits(
     scratch: Path,
     signer: Signer | None = None,
     on_progress: Callable[[JudgeProgress], None] | None = None,
+    on_transfer: ProgressHook | None = None,
 ) -> tuple[Reference, Report]:
     """Judge, and attach report, verdicts and policy to the challenger.
 
     :param scratch: directory for the unpacked files and the journal; the journal makes a second call go on.
+    :param on_progress: told how far judging is.
+    :param on_transfer: told how far unpacking is.
     :return: the attached artifact, by digest, and the report.
     :raises InvalidInput: a ModelKit lacks a file, or a file cannot be used.
     :raises JudgeUnqualified, JudgeUnavailable: as ``judge`` raises them.
     """
     pinned, subject = store.resolve(inputs.challenger)
     _, champion = store.resolve(inputs.champion)
-    files = _Files(store, scratch)
+    files = _Files(store, scratch, on_transfer)
     answers = inputs.predictions_file
     run = judge(
         load_items(files.get(inputs.items, inputs.items_file)),
@@ -113,7 +100,7 @@ def judge_modelkits(
     contents = {
         _REPORT: run.report.to_bytes(),
         _VERDICTS: verdicts_to_bytes(run.verdicts),
-        _POLICY: canonical(policy.to_json()),
+        _POLICY: policy.to_bytes(),
     }
     named = [ResourceDescriptor(name=name, digest=digest_of(data)).to_json() for name, data in contents.items()]
     target = store.target(pinned)
@@ -145,22 +132,25 @@ def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], Ga
     report = Report.from_bytes(read_file(target, attestation.files[_REPORT]))
     if not attestation.statement.names(report.challenger.digest):
         raise VerificationFailed(f"{pinned} carries a report about {report.challenger.digest}, not about its subject.")
-    policy = parse_policy(json.loads(read_file(target, attestation.files[_POLICY])))
+    policy = GatePolicy.from_bytes(read_file(target, attestation.files[_POLICY]))
     return report, verdicts_from_bytes(read_file(target, attestation.files[_VERDICTS])), policy
 
 
 @contextmanager
-def local_judge(store: Store, model: str, scratch: Path, threads: int) -> Iterator[Endpoint]:
+def local_judge(
+    store: Store, model: str, scratch: Path, threads: int, on_transfer: ProgressHook | None = None
+) -> Iterator[Endpoint]:
     """Serve a GGUF model while the context lasts.
 
     :param model: absolute path of a GGUF file, or the reference of a ModelKit that holds one.
     :param threads: cores to use.
+    :param on_transfer: told how far unpacking is.
     :raises InvalidInput: the ModelKit holds no GGUF file, or several.
     """
     if Path(model).is_absolute():
         path = Path(model)
     else:
-        directory = _Files(store, scratch).directory(model)
+        directory = _Files(store, scratch, on_transfer).directory(model)
         found = sorted(directory.rglob("*.gguf"))
         if len(found) != 1:
             names = ", ".join(str(each.relative_to(directory)) for each in found) or "none"
@@ -173,20 +163,26 @@ def local_judge(store: Store, model: str, scratch: Path, threads: int) -> Iterat
 class _Files:
     """Unpacks each ModelKit once."""
 
-    def __init__(self, store: Store, scratch: Path) -> None:
+    def __init__(self, store: Store, scratch: Path, on_transfer: ProgressHook | None) -> None:
         self._store = store
         self._scratch = scratch
+        self._on_transfer = on_transfer
 
     def directory(self, reference: str) -> Path:
-        from airflow_provider_kitops.modelkit.unpack import unpack
-
         pinned, descriptor = self._store.resolve(reference)
         directory = self._scratch / "unpacked" / descriptor.digest.replace(":", "-")
         if not directory.exists():
             partial = directory.with_name(directory.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            unpack(self._store.target(pinned), descriptor.digest, partial)
+            unpack(
+                self._store.target(pinned),
+                descriptor.digest,
+                partial,
+                parents=parents_of(self._store),
+                concurrency=self._store.config.concurrency,
+                on_progress=self._on_transfer,
+            )
             partial.replace(directory)
         return directory
 
