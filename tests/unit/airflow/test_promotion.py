@@ -18,9 +18,9 @@ from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
 from airflow_provider_kitops.operators.pack import KitPackOperator
 from airflow_provider_kitops.operators.promote import ModelKitPromoteOperator, ModelKitRollbackOperator
+from tests.fake_judge import KEY, FakeJudge, fake_judge
 
 from .conftest import Connections, FakeTaskInstance
-from .judge_endpoint import KEY, endpoint
 
 ITEMS = [{"id": str(number), "prompt": f"Question {number}?", "reference": "right"} for number in range(24)]
 PAIRS = [
@@ -71,9 +71,9 @@ def answers(right: int) -> str:
 @pytest.fixture
 def world(tmp_path: Path, layout: Path, connections: Connections) -> Iterator[Any]:
     """Two models, their answers, the items, and a judge."""
-    with endpoint() as server:
-        port = server.server_address[1]
-        connections.set("judge", "http", host=f"http://127.0.0.1:{port}/v1", password=KEY, extra={"model": "stub"})
+    with fake_judge(FakeJudge(lambda text: 3.0 * ("right" in text))) as server:
+        address = server.endpoint.base_url
+        connections.set("judge", "http", host=address, password=KEY, extra={"model": "stub"})
         yield SimpleNamespace(
             server=server,
             good=packed(tmp_path, "model:good", {"a.txt": "good"}),
@@ -249,8 +249,7 @@ def test_an_endpoint_that_is_away_is_worth_a_retry(world: Any, connections: Conn
 
 
 def test_a_wrong_key_is_not(world: Any, connections: Connections) -> None:
-    host = f"http://127.0.0.1:{world.server.server_address[1]}/v1"
-    connections.set("judge", "http", host=host, password="hunter2", extra={"model": "stub"})
+    connections.set("judge", "http", host=world.server.endpoint.base_url, password="hunter2", extra={"model": "stub"})
     with pytest.raises(AirflowFailException) as caught:
         judged(world)
     assert "hunter2" not in str(caught.value)
