@@ -11,6 +11,7 @@ from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.tagging import split_reference
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -41,7 +42,9 @@ def add_verbs(verbs: Verbs) -> None:
     existing.add_argument("-i", "--ignore-existing", action="store_true", help="leave files that exist")
 
     push = add_verb(verbs, "push", _push, "copy a ModelKit from the local layout to a registry")
-    push.add_argument("source", metavar="REF", help="in the local layout; or, given alone, where to")
+    push.add_argument(
+        "source", metavar="REF", help="in the local layout; or, given alone, where to: it has its first tag here"
+    )
     push.add_argument("destination", nargs="?", metavar="DESTINATION", help="registry/repository[:tag[,tag...]]")
 
     pull = add_verb(verbs, "pull", _pull, "copy a ModelKit from a registry to the local layout")
@@ -112,14 +115,17 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
 def _push(session: Session, options: argparse.Namespace) -> int:
     source, destination = options.source, options.destination
     if destination is None:
-        # The same name on both sides: the registry's reference without its registry is the local one.
+        # The same name on both sides: the registry's reference without its registry is the local one. Of several
+        # tags the first is the one that it has here.
         destination = source
-        source = _without_registry(source)
+        name, tags = split_reference(source)
+        source = ":".join((_without_registry(name), *tags[:1]))
     elif Reference.parse(source).registry:
         raise InvalidReference(f"{source!r} is in a registry; push takes from the local layout.", hint="Use copy.")
-    if destination == source:
+    if not _is_in_registry(destination):
         raise InvalidReference(
-            f"Cannot push {source!r}: no registry is named.", hint="Write registry/repository:tag, or use copy."
+            f"Cannot push to {destination!r}: no registry is named.",
+            hint="Write registry/repository:tag, or use copy.",
         )
     return _transfer(session, options, source, destination, "pushed")
 
@@ -128,6 +134,8 @@ def _pull(session: Session, options: argparse.Namespace) -> int:
     if not Reference.parse(options.source).registry:
         raise InvalidReference(f"Cannot pull {options.source!r}: no registry is named.", hint="Use copy.")
     destination = options.destination or _without_registry(options.source).partition("@")[0]
+    if _is_in_registry(destination):
+        raise InvalidReference(f"{destination!r} is in a registry; pull gives to the local layout.", hint="Use copy.")
     return _transfer(session, options, options.source, destination, "pulled")
 
 
@@ -159,6 +167,10 @@ def _transfer(session: Session, options: argparse.Namespace, source: str, destin
     return 0
 
 
+def _is_in_registry(destination: str) -> bool:
+    return bool(Reference.parse(split_reference(destination)[0]).registry)
+
+
 def _without_registry(text: str) -> str:
-    reference = Reference.parse(text.partition(",")[0])
+    reference = Reference.parse(text)
     return text.removeprefix(f"{reference.registry}/") if reference.registry else text

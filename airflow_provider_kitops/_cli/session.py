@@ -15,8 +15,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
-from airflow_provider_kitops.oci.reference import Reference, is_tag
+from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_reference
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.oci.descriptor import Descriptor
@@ -64,8 +65,6 @@ class Session:
     @property
     def mutable_tags(self) -> tuple[str, ...]:
         """Patterns of the tags that may move."""
-        from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
-
         if self._options.mutable_tags is None:
             return tuple(DEFAULT_MUTABLE_TAGS)
         return tuple(pattern for pattern in self._options.mutable_tags.split(",") if pattern)
@@ -151,11 +150,7 @@ class Session:
         :param default: the tags if ``text`` names none.
         :raises InvalidReference: it names a digest, which cannot be chosen.
         """
-        if "@" in text:
-            raise InvalidReference(
-                f"Cannot write to {text!r}: a digest cannot be chosen.", hint="Write repository[:tag]."
-            )
-        name, tags = split_tags_off(text)
+        name, tags = split_reference(text)
         reference = Reference.parse(name)
         store = self.store(reference.registry)
         reference = store.reference(reference)
@@ -202,22 +197,6 @@ def shown(text: str) -> str:
     JSON stays what it was.
     """
     return _UNSHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
-def split_tags_off(text: str) -> tuple[str, tuple[str, ...]]:
-    """``repository:a,b`` as the repository and its tags.
-
-    :raises InvalidReference: a tag is malformed.
-    """
-    path, slash, last = text.rpartition("/")
-    name, colon, tags = last.partition(":")
-    if not colon:
-        return text, ()
-    listed = tuple(dict.fromkeys(tags.split(",")))
-    for tag in listed:
-        if not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {tag!r} in {text!r}.", hint="Write repository:tag[,tag...].")
-    return path + slash + name, listed
 
 
 def described(reference: Reference, descriptor: Descriptor, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:

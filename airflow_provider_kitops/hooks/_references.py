@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.oci import tagging
 from airflow_provider_kitops.oci.descriptor import is_digest
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 
@@ -110,18 +111,22 @@ def split_reference(
 ) -> tuple[str, list[str]]:
     """Split ``repository:tag[,tag…]`` into the repository and all tags to give, ``more`` included.
 
+    An empty text in ``more``, as a template makes it, is no tag.
+
     :param argument: name of the argument that holds ``text``, for the message.
     :raises InvalidReference: ``text`` names a digest, which is found by packing and cannot be chosen; or a tag is
-        ``None``, which is what a template makes of nothing.
+        malformed, or ``None``, which is what a template makes of nothing.
     """
-    if "@" in text:
-        raise InvalidReference(
-            f"{text!r} names a digest, but this is where something new is written.", hint="Give repository:tag."
-        )
-    start = text.rfind("/") + 1
-    name, _, tags = text[start:].partition(":")
-    found = [*_tags([tags], argument), *_tags([] if more is None else texts_of(more, "tags"), "tags")]
-    return text[:start] + name, list(dict.fromkeys(found))
+    name, tags = tagging.split_reference(text)
+    parts = [] if more is None else texts_of(more, "tags")
+    further = [tag for part in parts if part for tag in tagging.split_tags(part)]
+    for source, found in ((argument, tags), ("tags", further)):
+        if "None" in found:
+            raise InvalidReference(
+                f"{source} names the tag 'None', which is what a template makes of nothing.",
+                hint="Give a tag, or leave it out.",
+            )
+    return name, list(dict.fromkeys((*tags, *further)))
 
 
 def describe(
@@ -160,16 +165,6 @@ def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
 
     links = Links.parse(descriptor.media_type, read(store.target(pinned), descriptor))
     return descriptor.size + sum(part.size for part in (*links.blobs, *links.manifests))
-
-
-def _tags(parts: Sequence[str], argument: str) -> list[str]:
-    found = [tag.strip() for part in parts for tag in part.split(",")]
-    if "None" in found:
-        raise InvalidReference(
-            f"{argument} names the tag 'None', which is what a template makes of nothing.",
-            hint="Give a tag, or leave it out.",
-        )
-    return [tag for tag in found if tag]
 
 
 def _shown(value: Any) -> str:

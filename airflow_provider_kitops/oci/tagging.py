@@ -1,4 +1,4 @@
-"""Which tags may move, and setting several at once."""
+"""Tags as people write them, which of them may move, and setting several at once."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from fnmatch import fnmatchcase
 
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, InvalidReference, NotFound
-from airflow_provider_kitops.oci.reference import is_tag
+from airflow_provider_kitops.oci.reference import is_tag, shown
 from airflow_provider_kitops.oci.target import Tags, Target
 
 #: Patterns (``fnmatch``) of the tags that may move from one digest to another.
 DEFAULT_MUTABLE_TAGS: tuple[str, ...] = ("latest", "champion", "challenger", "staging")
 
 
+def split_reference(text: str) -> tuple[str, tuple[str, ...]]:
+    """``[registry/]repository[:tag[,tag…]]``, which says where to write, as the repository and its tags, each once.
+
+    The repository is left as it is written; ``Reference.parse`` checks it.
+
+    :raises InvalidReference: a tag is malformed, or a digest is named, which is found by writing.
+    """
+    if "@" in text:
+        raise InvalidReference(
+            f"{shown(text)!r} names a digest, but this is where something new is written.",
+            hint="Give repository:tag[,tag…].",
+        )
+    start = text.rfind("/") + 1
+    name, colon, tags = text[start:].partition(":")
+    return text[:start] + name, split_tags(tags) if colon else ()
+
+
 def split_tags(tags: Tags) -> tuple[str, ...]:
     """Tags as a tuple: ``"a,b"``, a sequence of tags, or None for no tag; each once, in the order given.
 
+    Blanks around them do not count.
+
     :raises InvalidReference: one of them is malformed.
     """
-    listed = tags.split(",") if isinstance(tags, str) else list(tags or ())
+    given = tags.split(",") if isinstance(tags, str) else list(tags or ())
+    listed = [tag.strip() if isinstance(tag, str) else tag for tag in given]
     for tag in listed:
         if not isinstance(tag, str) or not is_tag(tag):
             raise InvalidReference(f"Malformed tag {str(tag)[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")

@@ -69,9 +69,8 @@ class _LocalOperator(KitopsBaseOperator):
 
 
 def _destination(destination: Any, tags: Any) -> dict[str, Any]:
-    text = reference_text(destination, "destination")
-    split_reference(text, tags, "destination")  # refuses a tag that a template made of nothing
-    return {"reference": text, "tags": [] if tags is None else texts_of(tags, "tags")}
+    repository, found = split_reference(reference_text(destination, "destination"), tags, "destination")
+    return {"reference": ":".join((repository, *found[:1])), "tags": found[1:]}
 
 
 class WorkloadLocalOperator(_LocalOperator):

@@ -63,6 +63,15 @@ def test_push_with_one_reference_means_the_same_name_on_both_sides(modelkit, rep
     assert modelkit.json("pull", f"{repository}:v1", "--plain-http")["reference"] == f"{name}@{digest}"
 
 
+def test_push_with_one_reference_and_several_tags_takes_the_first_of_them(modelkit, repository):
+    name = repository.partition("/")[2]
+    digest = modelkit.pack("w", f"{name}:v1")
+    modelkit.pack("other", f"{name}:latest")
+    pushed = modelkit.json("push", f"{repository}:v1,latest", "--plain-http")
+    assert (pushed["digest"], pushed["tags"]) == (digest, ["v1", "latest"])
+    assert modelkit.json("inspect", f"{repository}:latest", "--plain-http")["digest"] == digest
+
+
 def test_evidence_travels_with_the_modelkit(modelkit, tmp_path, repository):
     keys = make_keys(tmp_path / "keys", "ed25519")
     modelkit.pack("w", "demo/model:v1")

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kitops._cli.credentials import save
-from airflow_provider_kitops._cli.session import Session, split_tags_off
+from airflow_provider_kitops._cli.session import Session
 from airflow_provider_kitops.cli import build_parser, main
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.errors import InvalidInput
 from tests.unit.evidence.conftest import make_keys
 from tests.unit.promotion.decisions import decision
 
@@ -132,8 +132,10 @@ def test_copy_keeps_digest_and_tag(modelkit):
 
 
 def test_push_and_pull_need_a_registry(modelkit):
-    assert "no registry" in error_of(modelkit("push", "demo/model:v1", code=2))
+    for line in (["demo/model:v1"], ["demo/model:v1,latest"], ["demo/model:v1", "other/model:v1"]):
+        assert "no registry" in error_of(modelkit("push", *line, code=2))
     assert "no registry" in error_of(modelkit("pull", "demo/model:v1", code=2))
+    assert "Use copy" in error_of(modelkit("pull", "127.0.0.1:1/demo/model:v1", "127.0.0.1:2/demo/model:v1", code=2))
 
 
 # --- naming and removing
@@ -607,14 +609,7 @@ def test_a_linked_config_file_stays_a_link(tmp_path):
     assert "one.example" in (tmp_path / "dotfiles.json").read_text()
 
 
-# --- references and documentation
-
-
-def test_tags_are_split_off_a_reference():
-    assert split_tags_off("127.0.0.1:5000/demo/model:v1,latest") == ("127.0.0.1:5000/demo/model", ("v1", "latest"))
-    assert split_tags_off("demo/model") == ("demo/model", ())
-    with pytest.raises(InvalidReference):
-        split_tags_off("demo/model:v1,,v2")
+# --- documentation
 
 
 def shell_blocks(kind: str) -> str:

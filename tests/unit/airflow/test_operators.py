@@ -246,6 +246,12 @@ def test_a_workload_reads_a_modelkit_and_writes_one(tmp_path: Path, layout: Path
     assert not any((tmp_path / "scratch").rglob("*"))
 
 
+def test_a_workload_takes_tags_as_the_other_operators_do(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    answer = workload(tmp_path, COPY, destination="demo/result:a,b", tags="c, d").execute(context)
+    assert answer["tags"] == ["a", "b", "c", "d"]
+
+
 def test_a_program_that_fails_keeps_its_scratch_directory_and_tells_why(
     tmp_path: Path, layout: Path, context: Any
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_tag_is_no_digest(value: Any) -> None:
             ("127.0.0.1:5000/demo/model", ["v1", "latest", "stable"]),
         ),
         ("localhost:5000/model", ["v1"], ("localhost:5000/model", ["v1"])),
+        ("demo/model:v1", ["", "a,b"], ("demo/model", ["v1", "a", "b"])),
     ],
 )
 def test_tags_are_split_from_the_repository(text: str, more: Any, expected: Any) -> None:
@@ -64,6 +65,12 @@ def test_tags_are_split_from_the_repository(text: str, more: Any, expected: Any)
 def test_nothing_is_written_to_a_digest() -> None:
     with pytest.raises(InvalidReference, match="names a digest"):
         split_reference(f"demo/model@{DIGEST}")
+
+
+@pytest.mark.parametrize("text", ["demo/model:", "demo/model:v1,,v2", "demo/model:v1,no good"])
+def test_a_malformed_tag_is_refused(text: str) -> None:
+    with pytest.raises(InvalidReference, match="Malformed tag"):
+        split_reference(text)
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "None", 5, {}, b"/tmp"])

@@ -14,6 +14,7 @@ from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.repository import Repository
 from airflow_provider_kitops.oci.store import Store, StoreConfig, default_layout
+from airflow_provider_kitops.oci.tagging import split_reference
 from tests.artifacts import put_artifact
 
 DIGEST = "sha256:" + "a" * 64
@@ -40,6 +41,20 @@ def test_any_text_is_a_reference_or_refused(text: str) -> None:
     except InvalidReference:
         return
     assert str(reference) == text
+
+
+def test_tags_are_split_from_a_reference_to_write_to() -> None:
+    assert split_reference("127.0.0.1:5000/demo/model:v1, latest,v1") == (
+        "127.0.0.1:5000/demo/model",
+        ("v1", "latest"),
+    )
+    assert split_reference("localhost:5000/model") == ("localhost:5000/model", ())
+    for wrong in ("demo/model:v1,,v2", "demo/model:", "demo/model:v1@" + DIGEST):
+        with pytest.raises(InvalidReference):
+            split_reference(wrong)
+    with pytest.raises(InvalidReference) as caught:
+        split_reference("user:s3cret@registry.example/model:v1")
+    assert "s3cret" not in str(caught.value)
 
 
 @given(_repository, st.sampled_from(["", "team", "team/a"]), st.sampled_from(["", "127.0.0.1:5000"]))
