@@ -17,7 +17,7 @@ from airflow_provider_kitops.evidence.envelope import ENVELOPE_TYPE, Envelope, S
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
 from airflow_provider_kitops.evidence.statement import Statement
 from airflow_provider_kitops.oci.content import read
-from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, OCTET_STREAM, Descriptor
+from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, OCTET_STREAM, Descriptor, are_annotations
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 from airflow_provider_kitops.oci.target import Target
 
@@ -195,9 +195,11 @@ def _read(target: Target, descriptor: Descriptor) -> tuple[Attestation, Envelope
     try:
         subject = Descriptor.from_json(manifest["subject"])
         layers = [Descriptor.from_json(layer) for layer in manifest["layers"]]
-        annotations = {str(key): str(value) for key, value in (manifest.get("annotations") or {}).items()}
+        annotations = manifest.get("annotations") or {}
     except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
         raise VerificationFailed(f"{where} is no attestation: {type(error).__name__}: {error}.") from error
+    if not are_annotations(annotations):
+        raise VerificationFailed(f"{where} is no attestation: its annotations are no object of texts.")
     envelopes = [layer for layer in layers if layer.media_type == ENVELOPE_TYPE]
     if len(envelopes) != 1:
         raise VerificationFailed(f"{where} has {len(envelopes)} layers of type {ENVELOPE_TYPE} instead of one.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import reprlib
 from dataclasses import dataclass
+from typing import Any
 
 from airflow_provider_kitops.evidence._json import read_json
+from airflow_provider_kitops.oci.descriptor import is_text
 from airflow_provider_kitops.oci.errors import VerificationFailed
 
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
@@ -59,12 +62,22 @@ class Envelope:
         try:
             payload_type = value["payloadType"]
             payload = _decode(value["payload"])
-            signatures = tuple(Signature(str(one.get("keyid", "")), _decode(one["sig"])) for one in value["signatures"])
+            if not isinstance(value["signatures"], list):
+                raise VerificationFailed("Malformed DSSE envelope: its signatures are no list.")
+            signatures = tuple(Signature(_key_id(one.get("keyid")), _decode(one["sig"])) for one in value["signatures"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise VerificationFailed(f"Malformed DSSE envelope: {type(error).__name__}: {error}.") from error
         if payload_type != PAYLOAD_TYPE:
-            raise VerificationFailed(f"A DSSE envelope holds {str(payload_type)[:200]!r}, not {PAYLOAD_TYPE}.")
+            raise VerificationFailed(f"A DSSE envelope holds {reprlib.repr(payload_type)}, not {PAYLOAD_TYPE}.")
         return cls(payload, payload_type, signatures)
+
+
+def _key_id(value: Any) -> str:
+    if value is None:
+        return ""
+    if not is_text(value):
+        raise VerificationFailed("Malformed DSSE envelope: a keyid is no text.")
+    return str(value)
 
 
 def _decode(text: str) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_kitops.evidence._json import read_json
-from airflow_provider_kitops.oci.descriptor import is_digest
+from airflow_provider_kitops.oci.descriptor import is_digest, is_text
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -17,7 +18,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 SLSA_PROVENANCE = "https://slsa.dev/provenance/v1"
 #: What a test, here a judge with its gate, found: ``evidence.result``.
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
-#: That a tag was moved, from what to what, and by which decision: ``evidence.promotion``. A name, not an address.
+#: That a tag was moved, from what to what, and by which decision: ``promotion.attest``. A name, not an address.
 PROMOTION = "airflow-provider-kitops:promotion/v1"
 
 
@@ -124,10 +125,13 @@ class Statement:
         value = read_json(data, "An in-toto statement", VerificationFailed)
         try:
             if value["_type"] != STATEMENT_TYPE:
-                raise VerificationFailed(f"Not an in-toto Statement v1: its type is {str(value['_type'])[:200]!r}.")
-            subjects = [Subject(str(one.get("name", "")), _digest(one["digest"])) for one in value["subject"]]
-            predicate_type, predicate = value["predicateType"], value.get("predicate") or {}
-            if not isinstance(predicate_type, str) or not isinstance(predicate, dict):
+                raise VerificationFailed(f"Not an in-toto Statement v1: its type is {reprlib.repr(value['_type'])}.")
+            if not isinstance(value["subject"], list):
+                raise VerificationFailed("Malformed in-toto statement: its subject is no list.")
+            subjects = [Subject(_name(one.get("name")), _digest(one["digest"])) for one in value["subject"]]
+            predicate_type, predicate = value["predicateType"], value.get("predicate")
+            predicate = {} if predicate is None else predicate
+            if not is_text(predicate_type) or not isinstance(predicate, dict):
                 raise VerificationFailed("Malformed in-toto statement: predicateType or predicate has a wrong type.")
             return cls(subjects, predicate_type, predicate)
         except (ValueError, KeyError, TypeError, AttributeError, InvalidInput) as error:
@@ -140,9 +144,19 @@ def digest_set(digest: str) -> dict[str, str]:
     return {algorithm: value}
 
 
-def _digest(value: Mapping[str, str]) -> str:
+def _name(value: Any) -> str:
+    if value is None:
+        return ""
+    if not is_text(value):
+        raise VerificationFailed("Malformed in-toto statement: the name of a subject is no text.")
+    return str(value)
+
+
+def _digest(value: Any) -> str:
     """The digest of a DigestSet by which OCI can name content."""
+    if not isinstance(value, dict):
+        raise VerificationFailed("Malformed in-toto statement: the digest of a subject is no object.")
     for algorithm in ("sha256", "sha512"):
-        if algorithm in value:
+        if isinstance(value.get(algorithm), str):
             return f"{algorithm}:{value[algorithm]}"
-    raise VerificationFailed(f"A subject is named by none of sha256 and sha512, but by {sorted(value)}.")
+    raise VerificationFailed(f"A subject is named by none of sha256 and sha512, but by {reprlib.repr(sorted(value))}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_kitops.modelkit import _gojson
 from airflow_provider_kitops.modelkit.kitfile import LayerKind
-from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor
+from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor, are_annotations, is_text
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 ARTIFACT_TYPE = "application/vnd.kitops.modelkit.manifest.v1+json"
@@ -91,16 +91,16 @@ class Manifest:
         if value.get("mediaType") == INDEX or "manifests" in value:
             raise InvalidInput(f"{name} is an index, not a ModelKit.", hint="Name one of the manifests it lists.")
         layers, annotations = value.get("layers") or [], value.get("annotations") or {}
-        if not isinstance(layers, list) or not isinstance(annotations, dict):
+        artifact_type = value.get("artifactType") or ""
+        if "config" not in value or not isinstance(layers, list):
             raise malformed
-        texts = [*annotations.keys(), *annotations.values()]
-        if "config" not in value or not all(isinstance(text, str) for text in texts):
+        if not are_annotations(annotations) or not is_text(artifact_type):
             raise malformed
         return cls(
             Descriptor.from_json(value["config"]),
             tuple(Descriptor.from_json(layer) for layer in layers),
             annotations,
-            str(value.get("artifactType") or ""),
+            artifact_type,
         )
 
 

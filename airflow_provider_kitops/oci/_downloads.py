@@ -10,6 +10,7 @@ import urllib3
 
 from airflow_provider_kitops.oci._connection import connection_error
 from airflow_provider_kitops.oci._endpoint import Endpoint
+from airflow_provider_kitops.oci._http import announced_length
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailable
@@ -122,13 +123,13 @@ class ResumingReader:
         )
         self._response = response
         if response.status_code == 206:
-            first = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+            first = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
             if first is None or int(first[1]) != offset:
                 self.close()
                 raise RegistryUnavailable(f"Could not {self._doing}: the registry sent another range than asked for.")
             return
-        length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) != self._descriptor.size:
+        length = announced_length(response)
+        if length is not None and length != self._descriptor.size:
             self.close()
             raise DigestMismatch(
                 f"Could not {self._doing}: it has {length} bytes there, not {self._descriptor.size}.",

@@ -5,6 +5,7 @@ Everything that is sent to a registry passes ``RegistryClient.send``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -252,14 +253,20 @@ class RegistryClient:
         return session
 
 
+def announced_length(response: requests.Response) -> int | None:
+    """The ``Content-Length`` of an answer; None if it has none, or one that is no sensible number."""
+    value = response.headers.get("Content-Length", "")
+    return int(value) if re.fullmatch("[0-9]{1,18}", value) else None
+
+
 def read_body(response: requests.Response, limit: int, doing: str) -> bytes:
     """The body of an answer.
 
     :raises LimitExceeded: it is longer than ``limit`` bytes.
     :raises RegistryUnavailable: the connection broke.
     """
-    announced = response.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > limit:
+    announced = announced_length(response)
+    if announced is not None and announced > limit:
         raise LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
     data = bytearray()
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from airflow_provider_kitops.oci._endpoint import Endpoint
+from airflow_provider_kitops.oci._http import announced_length
 from airflow_provider_kitops.oci._paging import pages, texts
 from airflow_provider_kitops.oci.content import Verifier, too_large
 from airflow_provider_kitops.oci.descriptor import (
@@ -38,13 +39,13 @@ class Manifests:
         """
         with self._at.client.request("HEAD", self._path(reference), **self._reading(reference)) as response:
             digest = response.headers.get("Docker-Content-Digest", "")
-            length = response.headers.get("Content-Length", "")
+            length = announced_length(response)
             media_type = _media_type(response)
-        if not is_digest(digest) or not length.isdecimal() or media_type not in MANIFEST_TYPES:
+        if not is_digest(digest) or length is None or media_type not in MANIFEST_TYPES:
             return self.read(reference)[0]
         if is_digest(reference) and digest != reference:
             raise DigestMismatch(f"Asked {self._at.name} for {reference}, and it answered with {digest}.")
-        return Descriptor(media_type, digest, int(length))
+        return Descriptor(media_type, digest, length)
 
     def read(self, reference: str) -> tuple[Descriptor, bytes]:
         """The manifest that a tag or digest names, with its exact bytes.

@@ -43,6 +43,17 @@ class Origin:
         return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
 
 
+def joined(request_url: str, location: str) -> str:
+    """The absolute form of an address that an answer to ``request_url`` names.
+
+    :raises VerificationFailed: it is malformed.
+    """
+    try:
+        return urljoin(request_url, location)
+    except ValueError:
+        raise VerificationFailed("A registry named a malformed address.") from None
+
+
 def upload_location(request_url: str, location: str) -> str:
     """The absolute address of an upload session, from the ``Location`` of an answer.
 
@@ -52,7 +63,7 @@ def upload_location(request_url: str, location: str) -> str:
     :raises VerificationFailed: it is elsewhere.
     """
     asked = Origin.of(request_url)
-    url = urljoin(request_url, location)
+    url = joined(request_url, location)
     found = Origin.of(url)
     if found == asked:
         return url
@@ -71,7 +82,7 @@ def redirect_target(request_url: str, location: str) -> str:
 
     :raises VerificationFailed: it would go from https to http.
     """
-    url = urljoin(request_url, location)
+    url = joined(request_url, location)
     if Origin.of(request_url).scheme == "https" and Origin.of(url).scheme == "http":
         raise VerificationFailed(
             f"The registry at {Origin.of(request_url)} redirects to {Origin.of(url)}, which is not encrypted."

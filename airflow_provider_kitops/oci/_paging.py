@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
 
 from airflow_provider_kitops.oci._http import RegistryClient
-from airflow_provider_kitops.oci._origin import Origin
+from airflow_provider_kitops.oci._origin import Origin, joined
 from airflow_provider_kitops.oci.errors import RegistryUnavailable, VerificationFailed
 
 
@@ -28,7 +27,7 @@ def pages(
         following = response.links.get("next", {}).get("url")
         if not following:
             return
-        path, params = urljoin(response.url, following), {}
+        path, params = joined(response.url, following), {}
         if Origin.of(path) != client.origin or path in seen:
             raise VerificationFailed(f"Could not {doing}: the registry {client.registry} names a wrong next page.")
         seen.add(path)

@@ -120,7 +120,7 @@ class Referrers:
                     return
                 kept = [entry for entry in entries if entry.digest != referrer.digest]
                 after = [*kept, referrer] if present else kept
-                data = _index(value, after)
+                data = _index(value, after, self._at.name)
                 if len(data) > MAX_MANIFEST_SIZE:
                     raise Conflict(f"Too many manifests refer to {subject.digest} in {self._at.name} to list one more.")
                 self._manifests.put(INDEX, data, tag)
@@ -138,7 +138,10 @@ def referrers_tag(digest: str) -> str:
 
 
 def _is_index(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("manifests", []), list) and value.get("schemaVersion") == 2
+    # Go's tools write null for an empty list.
+    return (
+        isinstance(value, dict) and isinstance(value.get("manifests"), list | None) and value.get("schemaVersion") == 2
+    )
 
 
 def _entries(value: dict[str, Any], where: str) -> list[Descriptor]:
@@ -148,9 +151,11 @@ def _entries(value: dict[str, Any], where: str) -> list[Descriptor]:
         raise VerificationFailed(f"A list of referrers in {where} is damaged: {error}") from error
 
 
-def _index(value: dict[str, Any], entries: list[Descriptor]) -> bytes:
+def _index(value: dict[str, Any], entries: list[Descriptor], where: str) -> bytes:
     manifests = [entry.to_json() for entry in entries]
     more = {key: item for key, item in value.items() if key not in ("schemaVersion", "mediaType", "manifests")}
-    return json.dumps(
-        {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, **more}, separators=(",", ":")
-    ).encode()
+    changed = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, **more}
+    try:
+        return json.dumps(changed, separators=(",", ":")).encode()
+    except RecursionError as error:  # what was read a few calls further up need not go back down here
+        raise VerificationFailed(f"A list of referrers in {where} is damaged: it is nested too deeply.") from error

@@ -83,11 +83,13 @@ def retry_after(value: str | None) -> float | None:
         return None
     try:
         return max(0.0, float(int(value)))
+    except OverflowError:
+        return None
     except ValueError:
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # the standard library's parser raises all of them
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=datetime.UTC)

@@ -7,6 +7,7 @@ are kept per scope and fetched anew shortly before they end, so an upload may ta
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -193,10 +194,10 @@ class Authenticator:
             answer: Any = json.loads(body)
             token = answer.get("token") or answer["access_token"]
             life = float(answer.get("expires_in") or _DEFAULT_LIFE)
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
             token, life = None, 0.0
         # A line break in it would let the service write headers of its own.
-        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token):
+        if not isinstance(token, str) or not re.fullmatch(r"[\x21-\x7e]+", token) or not math.isfinite(life):
             raise RegistryUnavailable(f"The token service {service} of {self._name} gives no usable token.")
         return f"Bearer {token}", life
 

@@ -121,7 +121,7 @@ def _read_config(path: Path, *, required: bool) -> Mapping[str, Any]:
             raise InvalidInput(f"Cannot read the Docker config file {path}: {error.strerror}.") from error
         logger.warning("Cannot read the Docker config file %s: %s.", path, error.strerror)
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         # The parser's own message could show part of the file, which holds secrets.
         raise InvalidInput(f"The Docker config file {path} is not JSON.", hint="Repair it, or name another.") from None
     if not isinstance(config, dict):
@@ -172,7 +172,7 @@ def _ask_helper(helper: str, server: str, path: Path) -> Credentials:
     try:
         answer = json.loads(done.stdout)
         username, secret = answer["Username"], answer["Secret"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InvalidInput(f"{program} gave no usable answer for {server}.", hint=hint) from None
     if username == _TOKEN_USER:
         return Credentials(identity_token=str(secret))

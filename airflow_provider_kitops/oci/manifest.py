@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kitops.oci.descriptor import DOCKER_INDEX, EMPTY, INDEX, Descriptor
+from airflow_provider_kitops.oci.descriptor import DOCKER_INDEX, EMPTY, INDEX, Descriptor, are_annotations, is_text
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 
@@ -34,11 +34,9 @@ class Links:
         :raises InvalidInput: they are not one.
         """
         try:
-            value = json.loads(data)
-            if media_type in (INDEX, DOCKER_INDEX):
-                return cls._index(value)
-            return cls._manifest(value)
-        except (ValueError, RecursionError, TypeError, AttributeError, InvalidInput) as error:
+            value = _object(data)
+            return cls._index(value) if media_type in (INDEX, DOCKER_INDEX) else cls._manifest(value)
+        except (ValueError, RecursionError, InvalidInput) as error:
             raise InvalidInput(f"Not a manifest of type {media_type}: {error}") from error
 
     @classmethod
@@ -56,8 +54,17 @@ class Links:
         return cls((), blobs, _subject(value), artifact_type, _annotations(value))
 
 
+def _object(data: bytes) -> dict[str, Any]:
+    value = json.loads(data)
+    if not isinstance(value, dict):
+        raise InvalidInput("it is no object.")
+    return value
+
+
 def _list(value: dict[str, Any], key: str) -> list[Any]:
-    items = value.get(key) or []
+    items = value.get(key)
+    if items is None:  # as Go's tools write an empty list
+        return []
     if not isinstance(items, list):
         raise InvalidInput(f"{key} is not a list.")
     return items
@@ -69,13 +76,15 @@ def _subject(value: dict[str, Any]) -> Descriptor | None:
 
 
 def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not is_text(value):
         raise InvalidInput("artifactType is not text.")
-    return value or None
+    return str(value) or None
 
 
 def _annotations(value: dict[str, Any]) -> dict[str, str]:
-    annotations = value.get("annotations") or {}
-    if not isinstance(annotations, dict) or not all(isinstance(text, str) for text in annotations.values()):
+    annotations = value.get("annotations")
+    if not are_annotations(annotations):
         raise InvalidInput("annotations are not an object of texts.")
-    return annotations
+    return annotations or {}

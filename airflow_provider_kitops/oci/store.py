@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from airflow_provider_kitops.oci import _files
+from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import HttpSettings, RegistryClient
 from airflow_provider_kitops.oci._paging import pages, texts
 from airflow_provider_kitops.oci.credentials import Credentials, find_credentials
@@ -215,6 +216,24 @@ class Store:
             found.update(texts(page, "repositories", doing))
         prefix = f"{self.config.namespace}/" if self.config.namespace else ""
         return sorted(name.removeprefix(prefix) for name in found if name.startswith(prefix))
+
+    def check_repository(self, reference: str | Reference) -> None:
+        """Look whether a repository exists, which an empty list of its tags does not tell.
+
+        :raises NotFound: there is no such repository; a registry may say so of one without any tag, too.
+        :raises InvalidReference: malformed, or of another registry than this store's.
+        """
+        repository = self.reference(reference).repository
+        if self._client is not None:
+            at = Endpoint(self._client, repository)
+            doing = f"list the tags of {repository}"
+            self._client.request("GET", at.path("tags", "list"), doing=doing, scope=at.pull, params={"n": "1"}).close()
+            return
+        path = self._directory / repository
+        with _files.storage_errors("look at", path):
+            exists = (path / "index.json").is_file()
+        if not exists:
+            raise NotFound(f"There is no repository {repository} in the local layout.", hint=f"It would be {path}.")
 
     def check(self) -> str:
         """Make one real call, with the credentials, and say in a sentence what came of it.

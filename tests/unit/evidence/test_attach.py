@@ -80,10 +80,10 @@ def test_a_statement_about_another_model_cannot_be_attached(target, model):
         attach(target, model, about(other))
 
 
-UNSAFE = ["../x.json", "/x", "a/b", "a\\b", "..", "", "\udcff"]
+UNSAFE = ["../x.json", "/x", "a/b", "a\\b", "..", ""]
 
 
-@pytest.mark.parametrize("name", UNSAFE)
+@pytest.mark.parametrize("name", [*UNSAFE, "\udcff"])
 def test_a_file_name_that_is_a_path_is_refused(target, model, name):
     with pytest.raises(InvalidInput, match="plain file name"):
         attach(target, model, about(model), files={name: b""})

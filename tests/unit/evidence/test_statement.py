@@ -1,8 +1,11 @@
+import contextlib
 import json
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from airflow_provider_kitops.evidence.envelope import Envelope
+from airflow_provider_kitops.evidence.envelope import Envelope, Signature
 from airflow_provider_kitops.evidence.statement import ResourceDescriptor, Statement, Subject
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
@@ -88,3 +91,68 @@ def test_a_resource_is_written_without_its_empty_fields():
 def test_a_resource_that_nothing_identifies_is_refused():
     with pytest.raises(InvalidInput, match="neither a uri nor a digest"):
         ResourceDescriptor(name="data")
+
+
+HALF_A_PAIR = "\ud800"
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+STATEMENT = json.loads(Statement([Subject("x", DIGEST)], "t", {}).to_bytes())
+ENVELOPE = json.loads(Envelope(b"{}", signatures=(Signature("k", b"s"),)).to_bytes())
+
+
+def changed(good, **parts):
+    """Any JSON, or a good document in which one field is any JSON, as is one field of a member of its lists."""
+    fields = st.dictionaries(st.sampled_from([*good]), ANY, max_size=2).map(lambda new: {**good, **new})
+    members = [
+        st.dictionaries(st.sampled_from(names), ANY).map(lambda new, key=key: {**good, key: [{**good[key][0], **new}]})
+        for key, names in parts.items()
+    ]
+    return st.one_of(ANY, fields, *members)
+
+
+@given(changed(STATEMENT, subject=["name", "digest"]))
+@example({**STATEMENT, "subject": [{"name": HALF_A_PAIR, "digest": {"sha256": "a" * 64}}]})
+@example({**STATEMENT, "subject": [{"name": "x", "digest": "sha256"}]})
+@example({**STATEMENT, "subject": [{"name": "x", "digest": {"sha256": {}}}]})
+@example({**STATEMENT, "predicate": []})
+def test_any_json_is_a_statement_or_refused(value):
+    with contextlib.suppress(VerificationFailed):
+        read = Statement.from_bytes(json.dumps(value).encode())
+        assert [one.name.encode() for one in read.subjects]
+        assert isinstance(read.predicate, dict)
+
+
+@given(changed(ENVELOPE, signatures=["keyid", "sig"]))
+@example({**ENVELOPE, "signatures": {}})
+@example({**ENVELOPE, "signatures": ""})
+@example({**ENVELOPE, "signatures": [{"keyid": HALF_A_PAIR, "sig": ""}]})
+@example({**ENVELOPE, "signatures": [{"keyid": ["k"], "sig": ""}]})
+def test_any_json_is_an_envelope_or_refused(value):
+    with contextlib.suppress(VerificationFailed):
+        read = Envelope.from_bytes(json.dumps(value).encode())
+        assert Envelope.from_bytes(read.to_bytes()) == read
+
+
+@pytest.mark.parametrize("wrong", [{}, "", [{"keyid": HALF_A_PAIR, "sig": ""}], [{"keyid": ["k"], "sig": ""}], None])
+def test_signatures_that_are_no_list_of_them_are_not_taken_for_none(wrong):
+    with pytest.raises(VerificationFailed, match="Malformed DSSE envelope"):
+        Envelope.from_bytes(json.dumps({**ENVELOPE, "signatures": wrong}).encode())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"subject": {}},
+        {"subject": [{"name": ["x"], "digest": {"sha256": "a" * 64}}]},
+        {"subject": [{"name": HALF_A_PAIR, "digest": {"sha256": "a" * 64}}]},
+        {"predicateType": HALF_A_PAIR},
+        {"predicate": []},
+        {"predicate": ""},
+    ],
+)
+def test_a_statement_with_a_field_of_another_type_is_refused(wrong):
+    with pytest.raises(VerificationFailed, match="Malformed in-toto statement"):
+        Statement.from_bytes(json.dumps({**STATEMENT, **wrong}).encode())
