@@ -11,6 +11,7 @@ import binascii
 import json
 import logging
 import os
+import pwd
 import re
 import subprocess
 from collections.abc import Mapping
@@ -53,13 +54,28 @@ class Credentials:
 def docker_config_file(path: Path | None = None) -> Path:
     """Docker's config file.
 
-    :param path: the file, or the directory that holds ``config.json``; by default ``$DOCKER_CONFIG`` or
-        ``~/.docker``.
+    :param path: the file, or the directory that holds ``config.json``; by default as docker looks for it: in
+        ``$DOCKER_CONFIG``, else in ``$HOME/.docker``.
+    :raises InvalidInput: it would be below a home directory, and it is not known where that is.
     """
     if path is None:
-        path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    path = path.expanduser()
-    return path / "config.json" if path.is_dir() or not path.suffix else path
+        usual = _usual_directory()
+        if usual is None:
+            raise InvalidInput(
+                "There is no place for a Docker config file: neither DOCKER_CONFIG nor HOME is set, "
+                f"and the user {os.getuid()} is in no list of users.",
+                hint="Set DOCKER_CONFIG to a directory, or name the file.",
+            )
+        return usual / "config.json"
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise InvalidInput(
+            f"The Docker config file would be {path}, and it is not known where that home directory is.",
+            hint="Name it by its whole path.",
+        ) from None
+    # Says no, and nothing worse, where this user may not look.
+    return path / "config.json" if os.path.isdir(path) or not path.suffix else path  # noqa: PTH112
 
 
 def find_credentials(registry: str, docker_config: Path | None = None) -> Credentials:
@@ -70,6 +86,8 @@ def find_credentials(registry: str, docker_config: Path | None = None) -> Creden
     :return: empty credentials if they know nothing.
     :raises InvalidInput: the file is missing or malformed, or the helper fails.
     """
+    if docker_config is None and _usual_directory() is None:
+        return Credentials()
     path = docker_config_file(docker_config)
     config = _read_config(path, required=docker_config is not None)
     names = _names(registry)
@@ -98,6 +116,19 @@ def find_credentials(registry: str, docker_config: Path | None = None) -> Creden
 
 class FileNotFoundHelper(InvalidInput):
     """The program of a credential helper is not installed."""
+
+
+def _usual_directory() -> Path | None:
+    """Where docker keeps its config file; None for a user without a home, as in many a container."""
+    if named := os.environ.get("DOCKER_CONFIG"):
+        return Path(named)
+    home = os.environ.get("HOME")
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    return Path(home) / ".docker"
 
 
 def _names(registry: str) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -143,3 +145,59 @@ def test_secrets_do_not_show() -> None:
 def test_the_config_file_may_be_named_by_its_directory(tmp_path: Path) -> None:
     assert docker_config_file(tmp_path) == tmp_path / "config.json"
     assert docker_config_file(tmp_path / "other.json") == tmp_path / "other.json"
+
+
+@pytest.fixture
+def nobody(monkeypatch) -> None:
+    """A user that no list of users knows, as in a container that runs under any number."""
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+def test_the_config_file_is_where_docker_looks_for_it(nobody, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert docker_config_file() == tmp_path / ".docker" / "config.json"
+    # Always a directory to docker, whatever its name looks like and whether it exists.
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "my.docker"))
+    assert docker_config_file() == tmp_path / "my.docker" / "config.json"
+
+
+def test_an_empty_home_counts_as_none(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setattr("pwd.getpwuid", lambda number: SimpleNamespace(pw_dir=str(tmp_path)))
+    assert docker_config_file() == tmp_path / ".docker" / "config.json"
+
+
+def test_without_a_home_there_are_no_credentials_and_no_place_for_them(nobody, tmp_path: Path) -> None:
+    assert not find_credentials("reg.example")
+    with pytest.raises(InvalidInput, match=r"DOCKER_CONFIG"):
+        docker_config_file()
+    with pytest.raises(InvalidInput, match="whole path"):
+        docker_config_file(Path("~/config.json"))
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"reg.example": auth("alice", "x")}}))
+    assert find_credentials("reg.example", tmp_path) == Credentials("alice", "x")
+
+
+def test_a_config_directory_that_may_not_be_looked_into_is_no_obstacle(monkeypatch, tmp_path: Path, caplog) -> None:
+    def refused(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setattr(os, "stat", refused)
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert not find_credentials("reg.example")
+    assert "Permission denied" in caplog.text
+    with pytest.raises(InvalidInput, match="Permission denied"):
+        find_credentials("reg.example", tmp_path)
+
+
+def test_a_config_nested_without_end_is_refused(config) -> None:
+    config("[" * 100_000)
+    with pytest.raises(InvalidInput, match="not JSON"):
+        find_credentials("reg.example")
