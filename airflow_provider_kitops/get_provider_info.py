@@ -54,6 +54,12 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "description": "URL of the proxy for this registry; may hold credentials.",
         "schema": {"type": ["string", "null"], "format": "password"},
     },
+    "token_hosts": {
+        "label": "Token hosts",
+        "description": "Hosts of token services outside the registry's domain that may be told the credentials, "
+        "separated by spaces, such as auth.example.com. Empty: none.",
+        "schema": {"type": ["string", "null"]},
+    },
     "mutable_tags": {
         "label": "Mutable tags",
         "description": "Patterns of the tags that may move to another digest, separated by spaces. "

@@ -31,7 +31,8 @@ class KitopsHook(BaseHook):
         - **host** (and **port**): the registry, ``host[:port]``; empty means the local layout
         - **login**, **password**: credentials; without them Docker's config files and helpers are asked
         - **extra**: ``layout``, ``namespace``, ``identity_token``, ``plain_http``, ``ca_bundle``, ``client_cert``,
-          ``client_key``, ``docker_config``, ``proxy``, ``mutable_tags``, ``concurrency``. Any other key is an error.
+          ``client_key``, ``docker_config``, ``proxy``, ``token_hosts``, ``mutable_tags``, ``concurrency``. An empty
+          value is the same as none; any other key is an error.
 
     :param kitops_conn_id: id of the connection.
     """
@@ -152,8 +153,9 @@ def store_config(connection: Connection) -> StoreConfig:
         values[key] = str(extra.get(key, ""))
     if "concurrency" in extra:
         values["concurrency"] = _positive(extra, "concurrency", problems)
-    if "mutable_tags" in extra:
-        values["mutable_tags"] = _patterns(extra, "mutable_tags", problems)
+    for key in ("mutable_tags", "token_hosts"):
+        if key in extra:
+            values[key] = _words(extra, key, problems)
     if problems:
         raise InvalidInput(
             f"{where} has " + "; ".join(problems) + ".", hint=f"Extra may hold {', '.join(CONNECTION_FIELDS)}."
@@ -200,13 +202,13 @@ def _positive(extra: Mapping[str, Any], key: str, problems: list[str]) -> int:
     return number
 
 
-def _patterns(extra: Mapping[str, Any], key: str, problems: list[str]) -> tuple[str, ...]:
+def _words(extra: Mapping[str, Any], key: str, problems: list[str]) -> tuple[str, ...]:
     value = extra[key]
-    patterns = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+    words = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(each, str) for each in words):
         problems.append(f"{key} in extra is neither text nor a list of texts")
         return ()
-    return tuple(patterns)
+    return tuple(words)
 
 
 def _path(extra: Mapping[str, Any], key: str, problems: list[str]) -> Path | None:

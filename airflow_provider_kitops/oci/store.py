@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +26,8 @@ from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
 from airflow_provider_kitops.oci.target import Target
 
 __all__ = ["DEFAULT_MUTABLE_TAGS", "Store", "StoreConfig", "default_layout"]
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 def default_layout() -> Path:
@@ -67,7 +72,8 @@ class StoreConfig:
     :param proxy: address of a proxy; by default what the environment says.
     :param concurrency: transfers at a time.
     :param mutable_tags: patterns (``fnmatch``) of the tags that may move from one manifest to another.
-    :param token_hosts: token services outside the registry's domain that may be told the credentials.
+    :param token_hosts: hosts of token services outside the registry's domain that may be told the credentials;
+        without scheme and port.
     """
 
     registry: str = ""
@@ -95,6 +101,7 @@ class StoreConfig:
             _check_registry(self.registry)
         if self.namespace:
             _check_namespace(self.namespace)
+        object.__setattr__(self, "token_hosts", tuple(_token_host(host) for host in self.token_hosts))
         if self.password and not self.username:
             raise InvalidInput("A password without a user was given.", hint="Give the user, or an identity token.")
 
@@ -114,6 +121,21 @@ def _check_registry(registry: str) -> None:
         )
 
 
+def _token_host(host: str) -> str:
+    """The host as addresses name it: in lower case, an IPv6 address without brackets."""
+    name = host.strip().lower()
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        if not _HOST.fullmatch(name):
+            raise InvalidInput(
+                f"token_hosts holds {shown(host)!r}, which is no host.",
+                hint="Write auth.example.com, without scheme, port and path: https is used.",
+            ) from None
+    return bare
+
+
 def _check_namespace(namespace: str) -> None:
     try:
         parsed = Reference.parse(f"localhost/{namespace}")
@@ -129,7 +151,7 @@ class Store:
     Nothing is sent, read or written before it is needed.
 
     :param config: how to reach it.
-    :raises InvalidInput: a file of the configuration does not exist.
+    :raises InvalidInput: a file of the configuration cannot be read.
     """
 
     def __init__(self, config: StoreConfig) -> None:
@@ -279,6 +301,9 @@ class Store:
 
     def _make_client(self) -> RegistryClient:
         config = self.config
+        for path in (config.ca_bundle, config.client_cert, config.client_key):
+            if path is not None:
+                _check_readable(path, config.registry, directory=path == config.ca_bundle)
         settings = HttpSettings(
             plain_http=config.plain_http,
             ca_bundle=config.ca_bundle,
@@ -294,6 +319,21 @@ class Store:
             return given or find_credentials(config.registry, config.docker_config)
 
         return RegistryClient(config.registry, settings, credentials)
+
+
+def _check_readable(path: Path, registry: str, *, directory: bool) -> None:
+    """Look whether a file for TLS can be opened; requests would find out in the middle of the first request.
+
+    :param directory: whether it may be a directory, as OpenSSL takes one of certificates to trust.
+    """
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        if path.is_dir() and not directory:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot read {path}, which is to be used for TLS with {registry}: {error.strerror}."
+        ) from error
 
 
 def _layouts(directory: Path, root: Path) -> Iterator[str]:

@@ -37,6 +37,7 @@ def test_every_field_of_the_form_reaches_the_store() -> None:
         "identity_token": "tok",
         "docker_config": "/d/config.json",
         "proxy": "http://proxy:3128",
+        "token_hosts": "auth.example.com, Tokens.example.net",
         "mutable_tags": "latest champion-*",
         "concurrency": 3,
     }
@@ -50,6 +51,7 @@ def test_every_field_of_the_form_reaches_the_store() -> None:
         Path(extra[key]) for key in ("layout", "ca_bundle", "client_cert", "client_key", "docker_config")
     ]
     assert config.proxy == "http://proxy:3128"
+    assert config.token_hosts == ("auth.example.com", "tokens.example.net")
     assert config.mutable_tags == ("latest", "champion-*")
     assert config.concurrency == 3
 
@@ -82,6 +84,7 @@ def test_the_port_may_stand_in_either_field(host: str, port: int, registry: str)
         ({"extra": {"concurrency": 0}}, "concurrency in extra is not a positive whole number"),
         ({"extra": {"mutable_tags": 5}}, "mutable_tags in extra is neither text nor a list of texts"),
         ({"extra": {"mutable_tags": ["latest", None]}}, "mutable_tags in extra is neither text nor a list of texts"),
+        ({"extra": {"token_hosts": 5}}, "token_hosts in extra is neither text nor a list of texts"),
         ({"extra": {"namespace": 7}}, "namespace in extra is not text"),
         ({"extra": "[1]"}, "not a JSON object"),
         ({"extra": "{broken"}, "not valid JSON"),

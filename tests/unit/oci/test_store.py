@@ -161,6 +161,10 @@ def test_check_says_whether_a_layout_can_be_written_and_changes_nothing(tmp_path
         {"namespace": "../up"},
         {"concurrency": 0},
         {"registry": "registry.example", "password": "open sesame"},
+        *(
+            {"token_hosts": (host,)}
+            for host in ("", "https://a.example", "a.example:443", "a.example/x", "u:sesame@a.example", "*.example")
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_once(values: dict) -> None:
@@ -190,6 +194,27 @@ def test_a_certificate_that_does_not_exist_is_refused_at_once(tmp_path: Path) ->
         Store(config)
     with pytest.raises(InvalidInput, match="client key"):
         Store(replace(config, ca_bundle=None, client_key=Path(__file__)))
+
+
+@pytest.mark.parametrize("field", ["client_cert", "client_key"])
+def test_a_certificate_that_cannot_be_read_is_refused_at_once(tmp_path: Path, field: str) -> None:
+    config = StoreConfig("registry.example", client_cert=Path(__file__))
+    with pytest.raises(InvalidInput, match="Is a directory"):
+        Store(replace(config, **{field: tmp_path}))
+
+
+def test_token_hosts_are_kept_as_addresses_name_them() -> None:
+    config = StoreConfig("registry.example", token_hosts=(" Auth.Example ", "[::1]", "10.0.0.1", "localhost"))
+    assert config.token_hosts == ("auth.example", "::1", "10.0.0.1", "localhost")
+
+
+def test_a_repository_exists_or_is_not_found(tmp_path: Path) -> None:
+    store = Store(StoreConfig(layout=tmp_path))
+    put_artifact(store.target("team/model"), b"x", tag="v1")
+    store.check_repository("team/model")
+    for name in ("team", "team/other"):
+        with pytest.raises(NotFound, match=f"no repository {name} "):
+            store.check_repository(name)
 
 
 def test_secrets_do_not_show() -> None:
