@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb, path
+from airflow_provider_kitops._cli.options import Verbs, add_sides, add_verb, content_of, path, unreadable
 from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import split_reference
+
+if TYPE_CHECKING:
+    from airflow_provider_kitops.modelkit.kitfile import Kitfile
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -56,27 +61,32 @@ def add_verbs(verbs: Verbs) -> None:
     copy.add_argument(
         "destination", metavar="DESTINATION", help="[registry/]repository[:tag[,tag...]] (default: the source's tag)"
     )
+    add_sides(copy)
     for verb in (push, pull, copy):
         verb.add_argument("--referrers", action="store_true", help="copy what is attached to it, too")
 
 
 def _pack(session: Session, options: argparse.Namespace) -> int:
-    from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
     from airflow_provider_kitops.modelkit.pack import pack
     from airflow_provider_kitops.modelkit.parents import parents_of
 
-    kitfile = Path(options.file) if options.file else None
+    try:
+        with os.scandir(options.context):
+            pass
+    except OSError as error:
+        raise unreadable(options.context, error) from error
     annotations = {}
     for pair in options.annotation:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise InvalidInput(f"--annotation {pair!r} is not KEY=VALUE.")
         annotations[key] = value
+    kitfile = _kitfile(options.context, options.file)
     store, reference, target, tags = session.destination(options.tag, default=(DEFAULT_TAG,))
     with session.progress() as hook:
         kit = pack(
             options.context,
-            parse_kitfile(sys.stdin.buffer.read(), name="standard input") if options.file == "-" else kitfile,
+            kitfile,
             target,
             tags,
             mutable_tags=session.mutable_tags,
@@ -88,6 +98,20 @@ def _pack(session: Session, options: argparse.Namespace) -> int:
     answer = described(reference, kit.descriptor, tags, size=kit.size)
     session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(kit.size)})")
     return 0
+
+
+def _kitfile(context: Path, name: str | None) -> Kitfile | None:
+    """The Kitfile that ``--file`` names: standard input, a file, or else one below the context."""
+    from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
+
+    if not name:
+        return None
+    if name == "-":
+        return parse_kitfile(sys.stdin.buffer.read(), name="standard input")
+    file = Path(name)
+    if not os.path.lexists(file) and os.path.lexists(context / file):
+        file = context / file
+    return parse_kitfile(content_of(file), name=str(file))
 
 
 def _unpack(session: Session, options: argparse.Namespace) -> int:
@@ -147,8 +171,8 @@ def _transfer(session: Session, options: argparse.Namespace, source: str, destin
     from airflow_provider_kitops.oci.copy import copy
 
     # Both stores are opened, and what was typed is checked, before anything is sent anywhere.
-    _, taken, origin = session.target(source)
-    _, given, target, tags = session.destination(destination, default=(taken.tag,) if taken.tag else ())
+    _, taken, origin = session.target(source, "from")
+    _, given, target, tags = session.destination(destination, "to", default=(taken.tag,) if taken.tag else ())
     with session.progress() as hook:
         result = copy(
             origin,

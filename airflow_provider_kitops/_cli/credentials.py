@@ -24,7 +24,7 @@ def save(path: Path, registry: str, username: str, secret: str) -> str:
 
     :param path: Docker's config file; made if missing, readable by its owner alone.
     :param username: empty if ``secret`` is an identity token.
-    :raises InvalidInput: the config file is no JSON object, or its credential helper does not work.
+    :raises InvalidInput: the config file cannot be read or is no JSON object, or its credential helper does not work.
     :raises StorageError: the file cannot be written.
     """
     config = _read(path)
@@ -46,6 +46,10 @@ def _read(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot read the Docker config file {path}: {error.strerror}.", hint="Name another with --docker-config."
+        ) from error
     except (ValueError, RecursionError):
         # The parser's error carries the whole document, which holds secrets.
         raise InvalidInput(f"{path} is not JSON.", hint="Repair it, or name another with --docker-config.") from None

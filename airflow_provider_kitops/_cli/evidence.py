@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb, path
+from airflow_provider_kitops._cli.options import Verbs, add_verb, content_of, path
 from airflow_provider_kitops._cli.session import Session, described, shown
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
@@ -47,11 +47,11 @@ def _attest(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.evidence.signing import load_signer
     from airflow_provider_kitops.evidence.statement import Statement, Subject
 
-    predicate = read_json(options.predicate.read_bytes(), str(options.predicate), InvalidInput)
+    predicate = read_json(content_of(options.predicate), str(options.predicate), InvalidInput)
     if not isinstance(predicate, dict):
         raise InvalidInput(f"{options.predicate} is not a JSON object.")
     signer = load_signer(options.key) if options.key else None
-    files = {path.name: path.read_bytes() for path in options.file}
+    files = {file.name: content_of(file) for file in options.file}
     if len(files) != len(options.file):
         raise InvalidInput("Two of the files to attach have the same name.")
     _, reference, target, subject = session.resolve(options.reference)

@@ -43,6 +43,10 @@ def _list(session: Session, options: argparse.Namespace) -> int:
 
     store, repositories = _repositories(session, options.reference)
     entries = [entry for repository in repositories for entry in list_modelkits(store.target(repository))]
+    if not entries and options.reference and not options.reference.endswith("/"):
+        store.check_repository(
+            options.reference
+        )  # one without ModelKits is listed as such, one that is not there is not
     rows = [
         {
             "repository": entry.repository,

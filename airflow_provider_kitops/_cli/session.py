@@ -15,6 +15,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops._cli.options import of_registry, of_side, words
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_reference
@@ -44,7 +45,7 @@ class Session:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._stores: dict[str, Store] = {}
+        self._stores: dict[StoreConfig, Store] = {}
         self._password: str | None = None
         self._authenticated: str | None = None
         self._stack = ExitStack()
@@ -67,33 +68,35 @@ class Session:
         """Patterns of the tags that may move."""
         if self._options.mutable_tags is None:
             return tuple(DEFAULT_MUTABLE_TAGS)
-        return tuple(pattern for pattern in self._options.mutable_tags.split(",") if pattern)
+        return words(self._options.mutable_tags)
 
-    def store(self, registry: str) -> Store:
+    def store(self, registry: str, side: str = "") -> Store:
         """The store of a registry; of the local layout for an empty name. Sends nothing.
 
-        :raises InvalidInput: credentials were given for two registries at once, or cannot be used.
+        :param side: of a copy, ``from`` or ``to``: which of the flags for one side count.
+        :raises InvalidInput: credentials were given for two registries at once, or cannot be used; or a flag is for
+            a registry where there is none.
         """
-        if registry not in self._stores:
-            from airflow_provider_kitops.oci.store import Store, StoreConfig
+        from airflow_provider_kitops.oci.store import Store, StoreConfig
 
-            options = self._options
-            config = StoreConfig(
-                registry=registry,
-                layout=options.layout,
-                docker_config=options.docker_config,
-                plain_http=options.plain_http,
-                ca_bundle=options.ca_bundle,
-                client_cert=options.client_cert,
-                client_key=options.client_key,
-                proxy=options.proxy,
-                concurrency=options.concurrency,
-                mutable_tags=self.mutable_tags,
-            )
-            if registry and (options.username or options.password_stdin):
-                config = self._with_credentials(config)
-            self._stores[registry] = self._stack.enter_context(Store(config))
-        return self._stores[registry]
+        options = self._options
+        alone = of_side(options, side)
+        if alone and not registry:
+            flags = ", ".join(f"--{side}-{name.replace('_', '-')}" for name in alone)
+            raise InvalidInput(f"{flags} is for a registry, and that side of the copy is the local layout.")
+        config = StoreConfig(
+            registry=registry,
+            layout=options.layout,
+            docker_config=options.docker_config,
+            concurrency=options.concurrency,
+            mutable_tags=self.mutable_tags,
+            **of_registry(options, side),
+        )
+        if registry and (options.username or options.password_stdin):
+            config = self._with_credentials(config)
+        if config not in self._stores:
+            self._stores[config] = self._stack.enter_context(Store(config))
+        return self._stores[config]
 
     def _with_credentials(self, config: StoreConfig) -> StoreConfig:
         if self._authenticated not in (None, config.registry):
@@ -127,10 +130,10 @@ class Session:
                 raise InvalidInput("The password is empty.")
         return self._password
 
-    def target(self, text: str) -> tuple[Store, Reference, Target]:
+    def target(self, text: str, side: str = "") -> tuple[Store, Reference, Target]:
         """The store and repository of a reference; a reference with neither tag nor digest means ``latest``."""
         reference = Reference.parse(text)
-        store = self.store(reference.registry)
+        store = self.store(reference.registry, side)
         reference = store.reference(reference)
         if not reference.selector:
             reference = replace(reference, tag=DEFAULT_TAG)
@@ -144,7 +147,9 @@ class Session:
         store, reference, target = self.target(text)
         return store, reference, target, target.resolve(reference.selector)
 
-    def destination(self, text: str, *, default: tuple[str, ...]) -> tuple[Store, Reference, Target, tuple[str, ...]]:
+    def destination(
+        self, text: str, side: str = "", *, default: tuple[str, ...]
+    ) -> tuple[Store, Reference, Target, tuple[str, ...]]:
         """The repository of ``repository[:tag[,tag...]]`` and the tags to set in it.
 
         :param default: the tags if ``text`` names none.
@@ -152,7 +157,7 @@ class Session:
         """
         name, tags = split_reference(text)
         reference = Reference.parse(name)
-        store = self.store(reference.registry)
+        store = self.store(reference.registry, side)
         reference = store.reference(reference)
         return store, reference, store.target(reference), tags or default
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb, path, seconds
+from airflow_provider_kitops._cli.options import Verbs, add_verb, content_of, path, seconds
 from airflow_provider_kitops._cli.session import Session, described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
@@ -36,7 +36,7 @@ def _run(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.workload.spec import WorkloadSpec
 
     try:
-        fields = yaml.safe_load(options.specification.read_bytes())
+        fields = yaml.safe_load(content_of(options.specification))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
         raise InvalidInput(
             f"The specification {options.specification} is not YAML: {' '.join(str(error).split())}."

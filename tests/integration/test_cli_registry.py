@@ -195,6 +195,17 @@ def test_credentials_go_to_the_registry_that_is_named_and_to_no_other(modelkit, 
     assert set(seen) == {None}
 
 
+def test_each_side_of_a_copy_has_flags_of_its_own(modelkit, repository):
+    digest = modelkit.pack("w", f"{repository}:v1", "--plain-http")
+    sides = ("copy", f"{repository}:v1", f"{repository}-mirror")
+    assert modelkit.json(*sides, "--from-plain-http", "--to-plain-http")["digest"] == digest
+    assert "plain_http" in error_of(modelkit(*sides, "--from-plain-http", "--quiet", code=7))
+
+
+def test_a_repository_that_is_not_there_is_not_found(modelkit, repository):
+    assert repository.partition("/")[2] in error_of(modelkit("list", repository, "--plain-http", code=3))
+
+
 def test_what_is_not_there_or_does_not_answer_has_its_own_exit_code(modelkit, repository):
     error_of(modelkit("info", f"{repository}:v9", "--plain-http", code=3))
     error_of(modelkit("info", "127.0.0.1:1/demo:v9", "--plain-http", code=7))

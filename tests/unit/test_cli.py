@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -203,6 +204,18 @@ def test_list_shows_all_repositories_or_one(modelkit):
     ]  # fmt: skip
 
 
+def test_a_repository_that_is_not_there_is_not_found(modelkit):
+    assert "There is no repository no/such" in error_of(modelkit("list", "no/such", code=3))
+    modelkit.pack("1", "demo/model:v1")
+    assert "There is no repository demo " in error_of(modelkit("list", "demo", "--json", code=3))
+    modelkit("remove", "demo/model:v1")
+    assert modelkit.json("list", "demo/model")["modelkits"] == []
+
+
+def test_an_empty_layout_is_listed_as_empty(modelkit):
+    assert modelkit.json("list")["modelkits"] == []
+
+
 def test_info_prints_the_kitfile(modelkit):
     modelkit.pack("w", "demo/model:v1")
     assert "name: adapter" in modelkit("info", "demo/model:v1").stdout
@@ -394,8 +407,53 @@ def test_an_unknown_flag_or_verb_is_usage(modelkit):
 
 def test_a_file_that_is_not_there_is_named(modelkit):
     modelkit.pack("w", "demo/model:v1")
-    line = error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "nowhere.json", code=1))
+    line = error_of(modelkit("attest", "demo/model:v1", "--type", "t", "--predicate", "nowhere.json", code=2))
     assert "nowhere.json" in line
+
+
+@pytest.mark.parametrize("kind", ["directory", "loop", "missing", "in the way"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "attest demo/model:v1 --type t --predicate {}",
+        "attest demo/model:v1 --type t --predicate ctx/model.json --file {}",
+        "attest demo/model:v1 --type t --predicate ctx/model.json --key {}",
+        "verify demo/model:v1 --key {}",
+        "promote demo/model@sha256:" + "a" * 64 + " --tag champion --report {}",
+        "run {}",
+        "pack ctx -f {} -t demo/model:v2",
+        "list 127.0.0.1:1/demo/model --client-cert {}",
+    ],
+)
+def test_a_file_that_cannot_be_read_is_usage(modelkit, tmp_path, line, kind):
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "ctx" / "model.json").write_text("{}")
+    (tmp_path / "file").mkdir()
+    if kind == "loop":
+        (tmp_path / "file").rmdir()
+        (tmp_path / "file").symlink_to("file")
+    name = {"missing": "nowhere", "in the way": "ctx/Kitfile/below"}.get(kind, "file")
+    assert name in error_of(modelkit(*(word.format(name) for word in line.split()), code=2))
+
+
+def test_a_file_without_permission_is_usage(monkeypatch, capsys):
+    def refused(self):  # root, who may run the tests, may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert main(["run", "spec.json"]) == 2
+    assert capsys.readouterr().err == "modelkit: Cannot read spec.json: Permission denied.\n"
+
+
+def test_a_context_that_is_no_directory_is_usage(modelkit, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/below", "nowhere"):
+        assert f"Cannot read {name}" in error_of(modelkit("pack", name, "-t", "demo/model:v1", code=2))
+
+
+def test_a_docker_config_that_cannot_be_read_is_usage(tmp_path):
+    with pytest.raises(InvalidInput, match="Is a directory"):
+        save(tmp_path, "one.example", "me", "secret")
 
 
 def test_common_flags_may_stand_before_the_verb_or_after_it(modelkit, tmp_path):
@@ -543,6 +601,40 @@ def test_credentials_for_two_registries_are_refused_before_anything_is_sent(mode
     assert "127.0.0.1:1" in line
     assert "127.0.0.2:1" in line
     assert "secret" not in line
+
+
+def session(*line: str) -> Session:
+    return Session(build_parser().parse_args(line))
+
+
+def test_token_hosts_reach_the_store():
+    opened = session("list", "--token-hosts", "Auth.example,tokens.example").store("registry.example")
+    assert opened.config.token_hosts == ("auth.example", "tokens.example")
+
+
+def test_a_token_host_is_a_host(modelkit):
+    line = error_of(modelkit("list", "127.0.0.1:1/demo", "--token-hosts", "https://auth.example", code=2))
+    assert "token_hosts" in line
+
+
+def test_each_side_of_a_copy_has_flags_of_its_own():
+    copying = session(
+        "copy", "one.example/a:v1", "two.example/a", "--proxy", "http://both:1", "--from-plain-http",
+        "--to-token-hosts", "auth.example", "--to-proxy", "http://to:1",
+    )  # fmt: skip
+    one, two = copying.store("one.example", "from").config, copying.store("two.example", "to").config
+    assert (one.plain_http, one.token_hosts, one.proxy) == (True, (), "http://both:1")
+    assert (two.plain_http, two.token_hosts, two.proxy) == (False, ("auth.example",), "http://to:1")
+
+
+def test_without_flags_for_one_side_both_share_a_store():
+    copying = session("copy", "one.example/a:v1", "one.example/b", "--plain-http")
+    assert copying.store("one.example", "from") is copying.store("one.example", "to")
+
+
+def test_a_flag_for_the_side_that_is_the_layout_is_refused(modelkit):
+    line = error_of(modelkit("copy", "demo/a:v1", "127.0.0.1:1/demo/a", "--from-plain-http", code=2))
+    assert "--from-plain-http" in line
 
 
 def test_login_keeps_nothing_when_the_registry_cannot_be_asked(modelkit, tmp_path):
