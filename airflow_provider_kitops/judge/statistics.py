@@ -5,7 +5,12 @@ Learned-Miller and Thomas (2019, arXiv:1905.06208) do it for bounded variables: 
 for the observations instead of resampling them) with one more observation at the end of the range that is worst for
 the claim. For wins and losses the bound is above zero exactly if the exact McNemar test says so, for successes and
 failures it is the Clopper-Pearson bound, and a sample that happens to hold no loss does not pass for proof that
-there are none, as it does in the usual bootstrap. Whole clusters get a weight where items belong together.
+there are none, as it does in the usual bootstrap. That the bound holds for every distribution and sample size is
+its authors' conjecture; the tests go through all small samples of wins, ties and losses, and through distributions
+of scores that break other bounds.
+
+Where items belong together, whole clusters get a weight. No bound knows of clusters larger than any in the sample:
+the more their sizes differ, the more clusters are needed.
 """
 
 from __future__ import annotations
@@ -33,13 +38,6 @@ def clopper_pearson_lower(successes: int, trials: int, confidence: float) -> flo
     if successes == 0:
         return 0.0
     return float(stats.beta.ppf(1 - confidence, successes, trials - successes + 1))
-
-
-def mcnemar(wins: int, losses: int) -> float:
-    """Two-sided p-value of the exact McNemar test: as many wins as losses are expected; ties say nothing."""
-    if wins + losses == 0:
-        return 1.0
-    return min(1.0, 2 * float(stats.binom.cdf(min(wins, losses), wins + losses, 0.5)))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
@@ -181,8 +179,14 @@ def _by_draws(sums: _Floats, sizes: _Floats, test: str) -> MeanDifference:
         highs.append((total + extra) / (size + extra))
     low, high = np.sort(np.concatenate(lows)), np.sort(np.concatenate(highs))
 
-    def rank(level: float) -> int:
-        return max(0, int(level * (_DRAWS + 1)) - 1)
+    def lower(level: float) -> float:
+        rank = int(level * (_DRAWS + 1)) - 1
+        # So many draws say nothing about smaller chances; that the mean is in the range is certain.
+        return float(low[rank]) if rank >= 0 else -1.0
+
+    def upper(level: float) -> float:
+        rank = int(level * (_DRAWS + 1)) - 1
+        return float(high[_DRAWS - 1 - rank]) if rank >= 0 else 1.0
 
     return MeanDifference(
         int(np.sum(sizes)),
@@ -191,6 +195,6 @@ def _by_draws(sums: _Floats, sizes: _Floats, test: str) -> MeanDifference:
         test,
         lambda margin: float((1 + np.searchsorted(low, margin, side="right")) / (_DRAWS + 1)),
         lambda margin: float((1 + _DRAWS - np.searchsorted(high, margin, side="left")) / (_DRAWS + 1)),
-        lambda level: float(low[rank(level)]),
-        lambda level: float(high[_DRAWS - 1 - rank(level)]),
+        lower,
+        upper,
     )
