@@ -75,11 +75,11 @@ class JudgeConfig(BaseModel):
     :param concurrency: items judged at a time. Both orders of one item follow each other, for prompt caches.
     :param timeout: seconds per request.
     :param retries: further attempts of a request that failed for a passing reason.
-    :param max_error_rate: share of items (and of labelled pairs) that may fail without a verdict.
+    :param max_error_rate: share of labelled pairs that may fail without a verdict; of items, the gate's policy says.
     :param qualification: the bar.
     :param input_price: per million input tokens, in any currency.
     :param output_price: per million output tokens.
-    :param maximum_cost: stop before the cost passes this; None is no limit.
+    :param maximum_cost: no further request once the cost has reached this; those under way end. None is no limit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Message = tuple[str, str]
 
 _LONGEST_WAIT = 60.0
+_IMPOSSIBLE = -9999.0
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
 
 
@@ -208,9 +210,17 @@ class ChatClient:
 
 
 def _alternatives(token: str, logprob: float, top: Sequence[Any]) -> tuple[tuple[str, float], ...]:
-    found: Mapping[str, float] = {entry.token: float(entry.logprob) for entry in top or ()}
-    chosen = (str(token), float(logprob))
+    found: Mapping[str, float] = {entry.token: _log_probability(entry.logprob) for entry in top or ()}
+    chosen = (str(token), _log_probability(logprob))
     return (chosen, *((name, value) for name, value in found.items() if name != token))
+
+
+def _log_probability(value: Any) -> float:
+    """What an endpoint gives as one: some say minus infinity, which JSON cannot, for what cannot be."""
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError("a log-probability is no number")
+    return min(0.0, max(_IMPOSSIBLE, number))
 
 
 def _wait(state: RetryCallState) -> float:

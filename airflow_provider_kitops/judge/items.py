@@ -134,6 +134,10 @@ class _Row:
         value = self.values[key]
         if not isinstance(value, str) or not (empty or value.strip()):
             raise InvalidInput(f"{self.where}: field {key!r} must be {'a' if empty else 'a non-empty'} text.")
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON can say it, and nobody can be sent it
+            raise InvalidInput(f"{self.where}: field {key!r} holds half a surrogate pair, which is no text.") from None
         return value
 
     def optional(self, key: str) -> str | None:
@@ -144,8 +148,10 @@ def _rows(path: Path, required: set[str], optional: set[str] | None) -> Iterator
     """The lines of ``path``, checked; ``optional=None`` allows any other field."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Could not read {path}: {error}.") from error
+    except OSError as error:
+        raise InvalidInput(f"Cannot read {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"Cannot read {path}: it is not UTF-8.") from error
     seen: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -153,7 +159,7 @@ def _rows(path: Path, required: set[str], optional: set[str] | None) -> Iterator
         where = f"{path}, line {number}"
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"{where}: not JSON ({error}).", hint="One JSON object per line is expected.") from error
         if not isinstance(value, dict):
             raise InvalidInput(f"{where}: a JSON object is expected.")

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -114,7 +114,9 @@ def _start(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            pipe.close()
+            # What a child that has died did not read is still to be written.
+            with suppress(BrokenPipeError):
+                pipe.close()
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:

@@ -39,6 +39,7 @@ def read(completion: Completion, config: JudgeConfig, score: ScoreConfig) -> tup
     if found is not None:
         weights = {digit: math.exp(value) for digit, value in found.items()}
         expected = sum(int(digit) * weight for digit, weight in weights.items()) / sum(weights.values())
-        return (expected - score.lowest) / (score.highest - score.lowest), found
+        # Rounding may carry the quotient past the ends.
+        return min(1.0, max(0.0, (expected - score.lowest) / (score.highest - score.lowest))), found
     said = None if config.logprobs == "require" else option_in_text(completion.text, digits)
     return (None if said is None else (int(said) - score.lowest) / (score.highest - score.lowest)), {}

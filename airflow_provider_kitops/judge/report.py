@@ -236,6 +236,12 @@ class Report(_Frozen):
             raise ValueError("not a digest")
         return value
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.counts.items != self.items:
+            raise ValueError(f"there are {self.items} items, but {self.counts.items} are counted")
+        return self
+
     def to_bytes(self) -> bytes:
         """JSON; the same report always gives the same bytes."""
         return canonical(self.model_dump(mode="json")) + b"\n"

@@ -149,7 +149,7 @@ def judge(
         qualification=qualification,
         score_qualification=scoring,
         verdicts=digest_of(verdicts_to_bytes(verdicts)),
-        counts=count(verdicts),
+        counts=_count(verdicts),
         differences=_differences(verdicts),
         order_agreement=agreement,
         first_shown_share=first_shown,
@@ -160,7 +160,7 @@ def judge(
     return JudgeRun(report, verdicts)
 
 
-def count(verdicts: Sequence[Verdict]) -> Counts:
+def _count(verdicts: Sequence[Verdict]) -> Counts:
     """How many came out which way."""
     outcomes = [verdict.outcome for verdict in verdicts]
     return Counts(

@@ -99,6 +99,7 @@ class Session:
                     if future.done() and not isinstance(future.exception(), CancelledError):
                         future.result()
             except BaseException:
+                stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
             return [future.result() for future in futures]

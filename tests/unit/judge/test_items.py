@@ -32,6 +32,8 @@ def test_items_pairs_and_predictions_are_read(tmp_path: Path) -> None:
     [
         ("", "holds no lines"),
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ('{"id": "1", "prompt": "\\ud800"}', "'prompt' holds half a surrogate pair"),
         ("[1]", "an? JSON object is expected"),
         ('{"id": "1"}', "lacks 'prompt'"),
         ('{"id": "1", "prompt": "p", "promt": "p"}', "unknown 'promt'"),
@@ -53,6 +55,13 @@ def test_a_pair_of_equal_answers_says_nothing(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="nowhere"):
         load_items(tmp_path / "nowhere.jsonl")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b"\xff")
+    with pytest.raises(InvalidInput, match=r"lines\.jsonl: it is not UTF-8"):
+        load_items(path)
 
 
 def test_the_digest_of_a_set_does_not_depend_on_its_order() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -10,15 +12,16 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.judge.config import JudgeConfig, QualificationBar, ScoreConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.judge.items import Contestant, Item, LabelledPair
 from airflow_provider_kitops.judge.report import Report, verdicts_from_bytes, verdicts_to_bytes
 from airflow_provider_kitops.judge.run import JudgeProgress, JudgeRun, judge
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import (
     Conflict,
     Forbidden,
@@ -27,6 +30,7 @@ from airflow_provider_kitops.oci.errors import (
     JudgeUnqualified,
     LimitExceeded,
     Unauthorized,
+    VerificationFailed,
 )
 from tests.fake_judge import KEY, FakeJudge, failure, fake_judge
 
@@ -388,6 +392,44 @@ def test_progress_counts_pairs_then_items() -> None:
         )
     assert seen[11] == JudgeProgress("qualification", 12, 12)
     assert seen[12:] == [JudgeProgress("verdicts", 1, 2), JudgeProgress("verdicts", 2, 2)]
+
+
+class Careless(FakeJudge):
+    """Gives log-probabilities that are none."""
+
+    given = -math.inf
+
+    def completion(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = super().completion(request)
+        for entry in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"][1:]:
+            entry["logprob"] = self.given
+        return answer
+
+
+@pytest.mark.parametrize("given", [-math.inf, -1e300])
+def test_a_letter_that_cannot_be_is_only_very_improbable(given: float, tmp_path: Path) -> None:
+    careless = Careless(quality)
+    careless.given = given
+    with fake_judge(careless) as server:
+        found = run(server, (0, 2), (2, 0), journal=tmp_path / "journal", score={})
+    assert [verdict.outcome for verdict in found.verdicts] == ["win", "loss"]
+    assert all(-1 <= value <= 1 for verdict in found.verdicts for value in verdict.differences.values())
+    assert Report.from_bytes(found.report.to_bytes()) == found.report
+
+
+def test_log_probabilities_that_are_no_numbers_are_no_answer() -> None:
+    careless = Careless(quality)
+    careless.given = math.nan
+    with fake_judge(careless) as server, pytest.raises((JudgeUnqualified, JudgeUnavailable)):
+        run(server, (0, 2), retries=0)
+
+
+def test_a_report_whose_counts_do_not_add_up_is_refused() -> None:
+    with fake_judge(FakeJudge(quality)) as server:
+        value = json.loads(run(server, (0, 2), (2, 0)).report.to_bytes())
+    value["counts"]["wins"] += 1
+    with pytest.raises(VerificationFailed, match="there are 2 items, but 3 are counted"):
+        Report.from_bytes(json.dumps(value).encode())
 
 
 def test_a_long_text_is_cut_and_counted() -> None:
