@@ -67,9 +67,9 @@ def promotion_lock(
             f"Another promotion has held the lock of {what} for {timeout:g} seconds.",
             hint="Look what it is waiting for, then try again.",
         ) from error
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # the latter for a file system that has no locks
         raise StorageError(
-            f"Cannot lock {what} in {directory}: {error.strerror}.",
+            f"Cannot lock {what} in {directory}: {getattr(error, 'strerror', None) or error}.",
             hint="Name a directory that can be written: lock_dir, --lock-dir or $MODELKIT_LOCK_DIR.",
         ) from error
     try:

@@ -643,6 +643,15 @@ def test_without_a_home_the_lock_directory_must_be_named(tmp_path, monkeypatch):
         default_lock_dir(_Wrapped(Layout(tmp_path, "demo/model")))
 
 
+def test_a_file_system_without_locks_is_an_error_that_names_it(tmp_path, target, monkeypatch):
+    def acquire(*arguments, **named):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr("airflow_provider_kitops.promotion.lock.FileLock.acquire", acquire)
+    with pytest.raises(StorageError, match=f"{tmp_path}.*support flock"), promotion_lock(target, "champion", tmp_path):
+        pass
+
+
 def test_a_lock_directory_that_cannot_be_made_is_an_error_that_names_it(tmp_path, target, a):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file/locks"):
