@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_kitops.oci.errors import WorkloadFailed
 from airflow_provider_kitops.workload.task import Question, Task, TaskKind
 
 
@@ -52,6 +53,7 @@ def answers(
     The same questions in the same batches give the same answers, whether the run was interrupted between or not.
 
     :param first_batch: number of the first batch, for its random numbers.
+    :raises WorkloadFailed: a classifier's probabilities are no numbers.
     """
     import torch
 
@@ -90,6 +92,8 @@ def _choose(model: Any, task: Task, inputs: dict[str, Any]) -> list[Answer]:
     assert task.labels is not None
     probabilities = model(**inputs).logits.float().softmax(-1)
     best = probabilities.max(-1)
+    if not bool(best.values.isfinite().all()):
+        raise WorkloadFailed("The model's probabilities are no numbers.", hint="Its weights are broken: train anew.")
     return [
         Answer(task.labels[index], probability=round(probability, 6))
         for index, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -5,19 +5,16 @@ Nothing is ever downloaded, and no code that comes with a model is run.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_kitops.oci.errors import InvalidInput
-from airflow_provider_kitops.workload.task import TaskKind
-
-Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["auto", "float32", "bfloat16", "float16"]
+from airflow_provider_kitops.workload.machine import Machine
+from airflow_provider_kitops.workload.task import Task
 
 ADAPTER_FILE = "adapter_config.json"
 
@@ -97,40 +94,6 @@ def _there(inputs: Path, paths: Iterable[Path]) -> str:
     return "There are: " + (", ".join(str(path.relative_to(inputs)) for path in paths) or "none") + "."
 
 
-def set_seeds(seed: int, *, deterministic: bool) -> None:
-    """Seed Python, NumPy and PyTorch, and on a CPU allow only algorithms that give the same bits each time."""
-    import numpy
-    import torch
-    import transformers
-
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
-    transformers.set_seed(seed)
-    torch.use_deterministic_algorithms(deterministic)
-
-
-def choose_device(device: Device) -> str:
-    """The device to use: ``cuda`` if there is one, unless told otherwise.
-
-    :raises InvalidInput: a GPU is asked for and there is none.
-    """
-    import torch
-
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise InvalidInput("device is cuda, but PyTorch finds no GPU.", hint="Use device: auto or cpu.")
-    return "cuda" if available and device != "cpu" else "cpu"
-
-
-def choose_dtype(dtype: DType, device: str) -> Any:
-    """The type of the weights: bfloat16 on a GPU, float32 on a CPU, unless told otherwise."""
-    import torch
-
-    name = ("bfloat16" if device == "cuda" else "float32") if dtype == "auto" else dtype
-    return getattr(torch, name)
-
-
 def load_tokenizer(files: ModelFiles) -> Any:
     """The base's tokenizer, with a padding token (the end-of-text token where it has none).
 
@@ -150,38 +113,33 @@ def load_tokenizer(files: ModelFiles) -> Any:
     return tokenizer
 
 
-def load_base(
-    files: ModelFiles,
-    *,
-    task: TaskKind,
-    labels: Sequence[str] | None,
-    tokenizer: Any,
-    device: str,
-    dtype: Any,
-    quantize: bool = False,
-) -> Any:
-    """The base model on ``device``; for classification with a new head of one output for each label.
+def load_base(files: ModelFiles, task: Task, tokenizer: Any, machine: Machine, *, quantize: bool = False) -> Any:
+    """The base model on ``machine``; for classification with a new head of one output for each label.
+
+    Random numbers start here: head, adapter and training draw from the seed in this order.
 
     :param quantize: load the weights in 4 bits (NF4, double quantisation) for QLoRA.
     :raises InvalidInput: the folder or file is no model of a known kind, or this machine cannot quantise.
     """
     import transformers
 
-    arguments: dict[str, Any] = {**_source(files), "dtype": dtype}
+    machine.start_random()
+    arguments: dict[str, Any] = {**_source(files), "dtype": machine.dtype}
     if files.is_gguf and hasattr(transformers, "GgufConfig"):
         # An adapter is trained on plain weights; blocks kept packed cannot pass gradients on.
         arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
     if quantize:
-        arguments["quantization_config"] = _four_bits(files, device, dtype)
+        arguments["quantization_config"] = _four_bits(files, machine)
         arguments["device_map"] = {"": 0}
-    if task == "sequence-classification":
-        assert labels is not None
+    kind = "AutoModelForCausalLM"
+    if task.task == "sequence-classification":
+        assert task.labels is not None
+        kind = "AutoModelForSequenceClassification"
         arguments.update(
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: number for number, label in enumerate(labels)},
+            num_labels=len(task.labels),
+            id2label=dict(enumerate(task.labels)),
+            label2id={label: number for number, label in enumerate(task.labels)},
         )
-    kind = "AutoModelForSequenceClassification" if task == "sequence-classification" else "AutoModelForCausalLM"
     try:
         with _parsed_once(files):
             model = getattr(transformers, kind).from_pretrained(**arguments)
@@ -194,7 +152,7 @@ def load_base(
     if files.is_gguf:
         # The weights are plain numbers by now; the mark that stays behind would forbid training them.
         model.hf_quantizer = None
-    return model if quantize else model.to(device)
+    return model if quantize else model.to(machine.device)
 
 
 def load_adapter(model: Any, adapter: Path) -> Any:
@@ -254,10 +212,10 @@ def _names(architecture: Any, blocks: int) -> Any:
     return get_tensor_name_map(architecture, blocks)
 
 
-def _four_bits(files: ModelFiles, device: str, dtype: Any) -> Any:
+def _four_bits(files: ModelFiles, machine: Machine) -> Any:
     import importlib.util
 
-    if device != "cuda":
+    if machine.device != "cuda":
         raise InvalidInput("QLoRA needs a CUDA GPU, and there is none.", hint="Use method: lora.")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InvalidInput(
@@ -271,7 +229,10 @@ def _four_bits(files: ModelFiles, device: str, dtype: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=machine.dtype,
     )
 
 

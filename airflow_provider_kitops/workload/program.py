@@ -6,6 +6,8 @@ in one sentence what was wrong, because that line is what an operator's log and 
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import sys
@@ -15,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, StorageError
+from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, StorageError, WorkloadFailed
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT
 
 #: Set before any training library is imported: nothing is looked up, downloaded or reported outside.
@@ -100,6 +103,29 @@ def run_program(program: Callable[[Directories, Sequence[str]], None], arguments
         traceback.print_exc()
         return _fail(f"{type(error).__name__}: {error}", 1)
     return 0
+
+
+def check_metrics(metrics: Mapping[str, Any]) -> None:
+    """See that every figure is a number, before anything says that the work is done.
+
+    :raises WorkloadFailed: one is not (NaN, infinity), which JSON cannot say either.
+    """
+    wrong = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    if wrong:
+        raise WorkloadFailed(
+            f"These metrics are no numbers: {', '.join(f'{name} is {metrics[name]}' for name in wrong)}.",
+            hint="The model does not answer in numbers any more: check its training, its base and its dtype.",
+        )
+
+
+def write_metrics(metrics: Mapping[str, Any], directories: Directories) -> None:
+    """Write ``metrics.json`` to the output.
+
+    :raises WorkloadFailed: as ``check_metrics`` does.
+    """
+    check_metrics(metrics)
+    text = json.dumps(metrics, indent=2, allow_nan=False) + "\n"
+    (directories.output / "metrics.json").write_text(text, encoding="utf-8")
 
 
 def _fail(message: str, code: int) -> int:

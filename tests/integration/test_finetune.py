@@ -73,13 +73,14 @@ class Run:
         lines = process.communicate(timeout=280)[0]
         assert process.returncode == -signal.SIGKILL, lines
 
-    def refuse(self, program: str, config: dict[str, Any]) -> tuple[int, str]:
+    def refuse(self, program: str, config: dict[str, Any], sabotage: str = "") -> tuple[int, str]:
         """Run it, see it fail and leave nothing, and return its exit code and last line."""
-        process = self.start(program, config)
+        process = self.start(program, config, sabotage=sabotage)
         lines = process.communicate(timeout=280)[0].splitlines()
         assert process.returncode != 0
         assert not (self.output / "adapter").exists()
         assert not (self.output / "predictions.jsonl").exists()
+        assert not (self.output / "metrics.json").exists()
         return process.returncode, lines[-1]
 
     @property
@@ -181,6 +182,56 @@ def test_a_killed_run_that_is_started_again_gives_the_same_bytes(trained: Run, t
     assert first.step is not None
     assert first.step > 10
     assert run.files() == trained.files()
+
+
+def test_another_base_under_the_same_path_is_trained_from_the_start(tiny_base: Path, tmp_path: Path) -> None:
+    run = prepare(tmp_path / "run", tiny_base).data("dataset/train.jsonl", NEWS)
+    run.kill("finetune", SETTINGS, KILL_WHILE_SAVING)
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    sizes = {path.name: path.stat().st_size for path in (run.inputs / "base").iterdir()}
+    for path in other.iterdir():
+        (run.inputs / "base" / path.name).write_bytes(path.read_bytes())
+        assert sizes[path.name] == path.stat().st_size
+    lines = run.run("finetune", SETTINGS)
+    first = next(progress for line in lines if (progress := parse_progress(line)) and progress.phase == "train")
+    assert first.step == 1
+
+
+#: The last step, after which no loss is computed, breaks the weights.
+BREAK_WEIGHTS = """
+import transformers
+whole = transformers.Trainer.train
+def train(self, *arguments, **named):
+    result = whole(self, *arguments, **named)
+    next(each for each in self.model.parameters() if each.requires_grad).data.fill_(float("inf"))
+    return result
+transformers.Trainer.train = train
+"""
+
+#: Measuring finds no number.
+BREAK_MEASURING = """
+import transformers
+transformers.Trainer.evaluate = lambda self, *arguments, **named: {"eval_loss": float("nan")}
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "sabotage", "message"),
+    [
+        ({"learning_rate": 1e35}, "", "error: The training loss is nan in step 2: it is no number any more."),
+        ({}, BREAK_WEIGHTS, "error: The trained weights "),
+        ({}, BREAK_MEASURING, "error: These metrics are no numbers: eval_loss is nan."),
+    ],
+)
+def test_what_is_no_number_is_a_failure_and_the_checkpoints_stay(
+    tiny_base: Path, tmp_path: Path, config: dict[str, Any], sabotage: str, message: str
+) -> None:
+    run = prepare(tmp_path, tiny_base).data("dataset/train.jsonl", NEWS).data("dataset/held-out.jsonl", NEWS[:6])
+    settings = {**SETTINGS, "max_steps": 4, "checkpoint_steps": 1, "eval": "dataset/held-out.jsonl", **config}
+    code, line = run.refuse("finetune", settings, sabotage)
+    assert code == 1
+    assert line.startswith(message), line
+    assert list((run.checkpoints / "finetune").glob("checkpoint-*"))
 
 
 def test_another_seed_gives_another_adapter(trained: Run, tiny_base: Path, tmp_path: Path) -> None:

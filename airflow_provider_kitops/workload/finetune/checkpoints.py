@@ -15,7 +15,7 @@ class Checkpoints:
     """The checkpoints of one run.
 
     :param directory: where they are; what another run left there is removed.
-    :param fingerprint: names the run: same settings, same data, same base.
+    :param fingerprint: names the run (``workload.fingerprint``).
     """
 
     def __init__(self, directory: Path, fingerprint: str) -> None:

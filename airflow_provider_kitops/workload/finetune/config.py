@@ -6,12 +6,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from airflow_provider_kitops.workload.models import Device, DType
+from airflow_provider_kitops.workload.machine import MachineSettings
 from airflow_provider_kitops.workload.task import TaskSettings
 
+#: What helps where training runs away.
+LOWER_RATE = "Use a lower learning_rate."
 
-class FineTuneConfig(TaskSettings):
-    """Settings of ``workload.finetune``, beside those of the task.
+
+class FineTuneConfig(TaskSettings, MachineSettings):
+    """Settings of ``workload.finetune``, beside those of task and machine.
 
     Where the data and the base are:
 
@@ -44,9 +47,6 @@ class FineTuneConfig(TaskSettings):
 
     How it runs:
 
-    :param seed: of everything random.
-    :param device, dtype: ``auto`` is a GPU with bfloat16 if there is one, else the CPU with float32.
-    :param threads: CPU threads; by default PyTorch's choice.
     :param checkpoint_steps: steps between checkpoints; 0 writes none.
     :param eval_batch_size: rows at once when measuring.
     """
@@ -81,10 +81,6 @@ class FineTuneConfig(TaskSettings):
     lora_targets: tuple[str, ...] = ("all-linear",)
     lora_last_layers: int | None = Field(default=None, ge=1)
 
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    device: Device = "auto"
-    dtype: DType = "auto"
-    threads: int | None = Field(default=None, ge=1)
     checkpoint_steps: int = Field(default=50, ge=0)
     eval_batch_size: int = Field(default=16, ge=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -12,18 +11,17 @@ from typing import Any
 from airflow_provider_kitops.oci.errors import InvalidInput, WorkloadFailed
 from airflow_provider_kitops.workload.answers import answers
 from airflow_provider_kitops.workload.finetune.checkpoints import Checkpoints
-from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
+from airflow_provider_kitops.workload.finetune.config import LOWER_RATE, FineTuneConfig
 from airflow_provider_kitops.workload.finetune.data import Data, load_data
+from airflow_provider_kitops.workload.fingerprint import fingerprint
+from airflow_provider_kitops.workload.machine import Machine
 from airflow_provider_kitops.workload.models import (
     ADAPTER_FILE,
-    choose_device,
-    choose_dtype,
     find_model,
     load_base,
     load_tokenizer,
-    set_seeds,
 )
-from airflow_provider_kitops.workload.program import Directories
+from airflow_provider_kitops.workload.program import Directories, check_metrics, write_metrics
 from airflow_provider_kitops.workload.progress import WorkloadProgress, report
 from airflow_provider_kitops.workload.settings import dump_settings
 from airflow_provider_kitops.workload.task import Task
@@ -36,7 +34,7 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
     bytes on the same machine without a GPU, also when the run was interrupted and went on from a checkpoint.
 
     :raises InvalidInput: settings, data or base cannot be used.
-    :raises WorkloadFailed: the loss is no number any more.
+    :raises WorkloadFailed: loss, weights or a metric are no numbers any more. The checkpoints stay.
     """
     report(WorkloadProgress("load"))
     data = load_data(config, directories.inputs)
@@ -46,34 +44,18 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
             f"The base model comes with an adapter ({files.adapter.relative_to(directories.inputs)}).",
             hint="Fine-tune the base that the adapter was made for.",
         )
-    import torch
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
-    dtype = choose_dtype(config.dtype, device)
-    set_seeds(config.seed, deterministic=device == "cpu")
+    machine = Machine.of(config)
     tokenizer = load_tokenizer(files)
     task = Task.decide(config, data.labels, tokenizer)
-    set_seeds(config.seed, deterministic=device == "cpu")
-    model = load_base(
-        files,
-        task=task.task,
-        labels=task.labels,
-        tokenizer=tokenizer,
-        device=device,
-        dtype=dtype,
-        quantize=config.method == "qlora",
-    )
+    model = load_base(files, task, tokenizer, machine, quantize=config.method == "qlora")
     model = _with_adapter(model, config)
-    checkpoints = Checkpoints(directories.checkpoints / "finetune", _fingerprint(config, data, files.base))
+    checkpoints = Checkpoints(directories.checkpoints / "finetune", fingerprint([config], data.files, files))
     from airflow_provider_kitops.workload.finetune.trainer import make_trainer
 
     trainer = make_trainer(model, tokenizer, task, data, config, checkpoints)
     trainer.train(resume_from_checkpoint=checkpoints.last())
+    _check_weights(model)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not all(loss == loss and abs(loss) != float("inf") for loss in losses):
-        raise WorkloadFailed("The training loss is no number any more.", hint="Use a lower learning_rate.")
     metrics: dict[str, Any] = {
         "task": task.task,
         "method": config.method,
@@ -87,9 +69,10 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
     }
     if data.held_out:
         metrics.update(_evaluate(trainer, model, tokenizer, task, data, config))
+    check_metrics(metrics)
     _save(model, task, directories, files.base)
     dump_settings(config, directories.output / "config.yaml")
-    (directories.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_metrics(metrics, directories)
     print(f"Fine-tuned: {json.dumps(metrics)}", flush=True)  # noqa: T201 - the log of the program
     checkpoints.remove()
 
@@ -140,6 +123,13 @@ def _linear_names(model: Any) -> list[str]:
     )
 
 
+def _check_weights(model: Any) -> None:
+    """The loss of a step is computed before the step is made: after the last one, only the weights can tell."""
+    for name, weights in model.named_parameters():
+        if weights.requires_grad and not bool(weights.isfinite().all()):
+            raise WorkloadFailed(f"The trained weights {name} are no numbers any more.", hint=LOWER_RATE)
+
+
 def _evaluate(
     trainer: Any, model: Any, tokenizer: Any, task: Task, data: Data, config: FineTuneConfig
 ) -> dict[str, Any]:
@@ -179,16 +169,6 @@ def _save(model: Any, task: Task, directories: Directories, base: Path) -> None:
             saved[key].sort()
     path.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     task.save(directory)
-
-
-def _fingerprint(config: FineTuneConfig, data: Data, base: Path) -> str:
-    """Names this very run: a checkpoint of another one must not be gone on from."""
-    found = hashlib.sha256(config.model_dump_json().encode())
-    for path in data.files:
-        found.update(hashlib.sha256(path.read_bytes()).digest())
-    weights = base if base.is_file() else None
-    found.update(f"{base.name} {weights.stat().st_size if weights else ''}".encode())
-    return found.hexdigest()
 
 
 def _mean(values: list[float]) -> float:

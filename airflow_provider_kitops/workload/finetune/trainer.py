@@ -6,6 +6,7 @@ Imports torch, transformers and trl when it is imported; nothing does that befor
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,10 @@ from datasets import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
+from airflow_provider_kitops.oci.errors import WorkloadFailed
 from airflow_provider_kitops.workload.answers import pad
 from airflow_provider_kitops.workload.finetune.checkpoints import Checkpoints
-from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
+from airflow_provider_kitops.workload.finetune.config import LOWER_RATE, FineTuneConfig
 from airflow_provider_kitops.workload.finetune.data import Data, Example
 from airflow_provider_kitops.workload.progress import WorkloadProgress, report
 from airflow_provider_kitops.workload.task import Task
@@ -54,6 +56,7 @@ def make_trainer(
         "eval_strategy": "no",
         "logging_strategy": "steps",
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # it would show a loss that is no number as 0
         "disable_tqdm": True,
         "report_to": [],
         "remove_unused_columns": False,
@@ -146,6 +149,12 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self.began = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            # Before a checkpoint of this step is written: there is nothing to go on from.
+            raise WorkloadFailed(
+                f"The training loss is {logs['loss']} in step {state.global_step}: it is no number any more.",
+                hint=LOWER_RATE,
+            )
         now = time.monotonic()
         last = state.global_step >= state.max_steps
         if not logs or "loss" not in logs or (now - self.told < 0.1 and not last):

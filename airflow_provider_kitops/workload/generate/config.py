@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from airflow_provider_kitops.workload.models import Device, DType
+from airflow_provider_kitops.workload.machine import MachineSettings
 from airflow_provider_kitops.workload.task import TaskSettings
 
 
-class GenerateConfig(TaskSettings):
-    """Settings of ``workload.generate``.
+class GenerateConfig(TaskSettings, MachineSettings):
+    """Settings of ``workload.generate``, beside those of task and machine.
 
-    Those of the task are for an untuned base only. A fine-tuned model brings the task it was trained for, and is
+    The task's are for an untuned base only. A fine-tuned model brings the task it was trained for, and is
     asked in no other way.
 
     :param base, adapter: below the inputs; by default the only ones there are. An empty ``adapter`` means the base
@@ -25,9 +25,6 @@ class GenerateConfig(TaskSettings):
     :param batch_size: items at once.
     :param temperature: 0 always takes the likeliest token; above, tokens are drawn at random.
     :param top_p: draw only from the likeliest tokens that have this much probability together.
-    :param seed: of the draws, and of an untuned classifier's head.
-    :param device, dtype: ``auto`` is a GPU with bfloat16 if there is one, else the CPU with float32.
-    :param threads: CPU threads; by default PyTorch's choice.
     """
 
     base: str | None = None
@@ -41,7 +38,3 @@ class GenerateConfig(TaskSettings):
     batch_size: int = Field(default=16, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    device: Device = "auto"
-    dtype: DType = "auto"
-    threads: int | None = Field(default=None, ge=1)

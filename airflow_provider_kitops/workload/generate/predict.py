@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,22 +13,21 @@ from typing import Any
 
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.workload.answers import Answer, Sampling, answers
+from airflow_provider_kitops.workload.fingerprint import fingerprint
 from airflow_provider_kitops.workload.generate.config import GenerateConfig
+from airflow_provider_kitops.workload.machine import Machine
 from airflow_provider_kitops.workload.models import (
     ModelFiles,
-    choose_device,
-    choose_dtype,
     find_model,
     load_adapter,
     load_base,
     load_tokenizer,
-    set_seeds,
 )
-from airflow_provider_kitops.workload.program import Directories
+from airflow_provider_kitops.workload.program import Directories, write_metrics
 from airflow_provider_kitops.workload.progress import WorkloadProgress, report
 from airflow_provider_kitops.workload.records import find_file, need_columns, read_records
 from airflow_provider_kitops.workload.settings import dump_settings
-from airflow_provider_kitops.workload.task import Question, Task, TaskSettings
+from airflow_provider_kitops.workload.task import Question, Task
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ def generate(config: GenerateConfig, directories: Directories) -> None:
     batch, with the same result.
 
     :raises InvalidInput: settings, items or model cannot be used.
+    :raises WorkloadFailed: the model's probabilities are no numbers.
     """
     report(WorkloadProgress("load"))
     items, path = _load_items(config, directories.inputs)
@@ -57,31 +56,20 @@ def generate(config: GenerateConfig, directories: Directories) -> None:
             f"The adapter {files.adapter.relative_to(directories.inputs)} has no task.json.",
             hint="It says how the model is asked; an adapter made elsewhere needs one written by hand.",
         )
-    import torch
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
+    machine = Machine.of(config)
     tokenizer = load_tokenizer(files)
     task = saved or Task.decide(config, None, tokenizer)
-    journal = _Journal(directories.checkpoints / "generate", _fingerprint(config, task, files, path), config.batch_size)
+    name = fingerprint([config, task], [path], files)
+    journal = _Journal(directories.checkpoints / "generate", name, config.batch_size)
     written = journal.read(items)
     if len(written) < len(items):
-        set_seeds(config.seed, deterministic=device == "cpu")
-        model = load_base(
-            files,
-            task=task.task,
-            labels=task.labels,
-            tokenizer=tokenizer,
-            device=device,
-            dtype=choose_dtype(config.dtype, device),
-        )
+        model = load_base(files, task, tokenizer, machine)
         model = load_adapter(model, files.adapter) if files.adapter else model.eval()
         written = _answer(config, model, tokenizer, task, items, written, journal)
     lines = "".join(_line(item, answer) for item, answer in zip(items, written, strict=True))
     (directories.output / "predictions.jsonl").write_text(lines, encoding="utf-8")
     metrics = _metrics(task, files, items, written)
-    (directories.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_metrics(metrics, directories)
     dump_settings(config, directories.output / "config.yaml")
     print(f"Generated: {json.dumps(metrics)}", flush=True)  # noqa: T201 - the log of the program
     journal.remove()
@@ -217,16 +205,3 @@ class _Journal:
     def remove(self) -> None:
         """The run is over."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
-
-
-def _fingerprint(config: TaskSettings, task: Task, files: ModelFiles, items: Path) -> str:
-    found = hashlib.sha256(config.model_dump_json().encode())
-    found.update(task.model_dump_json().encode())
-    found.update(items.read_bytes())
-    parts = [files.base, *(sorted(files.adapter.iterdir()) if files.adapter else [])]
-    for path in parts:
-        found.update(f"{path.name} {path.stat().st_size if path.is_file() else ''}".encode())
-    if files.adapter:
-        for path in sorted(files.adapter.glob("*.safetensors")):
-            found.update(hashlib.sha256(path.read_bytes()).digest())
-    return found.hexdigest()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError
-from airflow_provider_kitops.workload.program import Directories, run_program
+from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, WorkloadFailed
+from airflow_provider_kitops.workload.program import Directories, run_program, write_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +63,13 @@ def test_missing_inputs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     code, line = ends_with(AssertionError("not reached"), capsys)
     assert code == 2
     assert line.startswith(f"error: There is no inputs directory {tmp_path / 'inputs'}.")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_no_number_is_a_failure_and_is_not_written(tmp_path: Path, value: float) -> None:
+    directories = Directories.from_environment()
+    with pytest.raises(WorkloadFailed, match=f"no numbers: eval_loss is {value}"):
+        write_metrics({"steps": 3, "eval_loss": value, "task": "causal-lm"}, directories)
+    assert not (directories.output / "metrics.json").exists()
+    write_metrics({"steps": 3, "eval_loss": 0.5}, directories)
+    assert (directories.output / "metrics.json").read_text() == '{\n  "steps": 3,\n  "eval_loss": 0.5\n}\n'
