@@ -6,6 +6,7 @@ next one that works on the same directory takes the moves back before it begins.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -23,10 +24,22 @@ from typing import NamedTuple
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit._untar import safe_name
-from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, UnsafePath, VerificationFailed
+from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, StorageError, UnsafePath, VerificationFailed
 
 _SECONDS_UNTIL_STALE = 60
 _log = logging.getLogger(__name__)
+# What the disk may say at one time and not at another, whatever is in the directory.
+_REFUSED = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -93,7 +106,9 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         with storage("clean up", self.root):
-            _remove(self.root)
+            # A journal that is still there says that files are neither here nor there: the next one takes them back.
+            if not os.path.lexists(self.root / "journal"):
+                _remove(self.root)
             os.close(self._lock_file)
         if not self.directory.exists():
             for parent in reversed(self._made_parents):
@@ -175,7 +190,8 @@ class Stage:
         :param same_bytes: files that may exist if their content is the same, and only then be kept.
         :raises Conflict: something is in the way.
         :raises UnsafePath: a link is in the way.
-        :raises StorageError: the disk refuses.
+        :raises StorageError: the disk refuses. If it refuses to take back what has been moved, too, the files that were
+            replaced stay where the error says, and the next one that works on the directory takes them back.
         """
         with storage("unpack into", self.directory):
             for name, (_, mode) in self._modes.items():
@@ -191,12 +207,11 @@ class Stage:
             try:
                 for index, move in enumerate(moves):
                     self._apply(index, move)
-            except BaseException:
-                _take_back(self.root, self.directory, moves)
-                raise
-            finally:
-                # From here on the moves stand, or have been taken back.
+                # From here on the moves stand.
                 journal.unlink()
+            except BaseException as error:
+                self._take_back(moves, error)
+                raise
 
     def _plan(self, below: str, same_bytes: frozenset[str]) -> Iterator[_Move]:
         """What to move for the part of the tree in ``below``: directories that do not exist yet are moved whole."""
@@ -243,6 +258,14 @@ class Stage:
                 os.rename(name, self.root / "old" / str(index), src_dir_fd=place)
             os.rename(self.tree / move.path, name, dst_dir_fd=place)
 
+    def _take_back(self, moves: list[_Move], error: BaseException) -> None:
+        """Take the moves back because of ``error``, and forget them if that works."""
+        try:
+            _take_back(self.root, self.directory, moves)
+            (self.root / "journal").unlink(missing_ok=True)
+        except OSError as second:
+            raise _stuck(self.root, self.directory, f"{_said(error)}; then", second) from error
+
 
 @contextmanager
 def _opened(directory: Path, below: str) -> Iterator[int]:
@@ -269,6 +292,22 @@ def _take_back(root: Path, directory: Path, moves: list[_Move]) -> None:
                     os.rename(name, ours, src_dir_fd=place)
             if os.path.lexists(old):
                 os.rename(old, name, dst_dir_fd=place)
+
+
+def _stuck(root: Path, directory: Path, before: str, error: OSError) -> StorageError:
+    """The error for moves that could not be taken back.
+
+    :param before: why they were to be, or empty.
+    """
+    return StorageError(
+        f"Could not unpack into {directory}: {before} what had been moved could not be moved back: {_said(error)}.",
+        hint=f"The files that were replaced are in {root / 'old'}: leave it alone. Once the disk works again, "
+        f"unpack into {directory} once more: that puts them back before it begins.",
+    )
+
+
+def _said(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
 
 
 def _recover(directory: Path) -> None:
@@ -318,7 +357,9 @@ def _settle(root: Path, directory: Path) -> bool:
             return False
         try:
             _take_back(root, directory, moves)
-        except OSError:
+        except OSError as error:
+            if error.errno in _REFUSED:
+                raise _stuck(root, directory, "an earlier unpacking ended half-way, and", error) from error
             # Someone has changed the directory since. Tried again later, it would undo what is unpacked until then.
             (root / "journal").rename(root / "journal.failed")
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,16 +10,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import unpack
-from airflow_provider_kitops.oci.errors import UnsafePath
+from airflow_provider_kitops.oci.errors import Conflict, StorageError, UnsafePath
 from airflow_provider_kitops.oci.layout import Layout
+from tests.memory_target import MemoryTarget
 from tests.unit.modelkit.conftest import Write, push_kit, tar_of
-from tests.unit.modelkit.test_unpack import MODEL
+from tests.unit.modelkit.test_unpack import MODEL, tree
 
 MARK = ".modelkit-unpack-"
 
@@ -184,3 +188,117 @@ def test_a_stage_that_never_got_its_lock_goes_after_a_minute(layout: Layout, wri
     unpack(layout, "v1", out)
     assert young.exists()
     assert not old.exists()
+
+
+class Faults:
+    """Lets the disk refuse some of the calls that move or remove a file, counted from 1."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool]) -> None:
+        self.count = 0
+        self.refused = refused
+        for name in ("rename", "replace", "unlink"):
+            monkeypatch.setattr(os, name, self._wrapped(getattr(os, name)))
+
+    def _wrapped(self, real: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **kwargs: Any) -> None:
+            self.count += 1
+            if self.refused(self.count):
+                raise OSError(errno.EIO, "Input/output error")
+            real(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def kit(write: Write) -> MemoryTarget:
+    target = MemoryTarget()
+    pack(write({"w/a": "new", "w/b": "new", "w/c/d": "new"}), MODEL, target, "v1")
+    return target
+
+
+def occupied(out: Path) -> dict[str, bytes | None]:
+    (out / "w").mkdir(parents=True)
+    (out / "w" / "a").write_text("old")
+    (out / "Kitfile").write_text("old")
+    return tree(out)
+
+
+NEW = {
+    "Kitfile": MODEL.to_yaml().encode(),
+    "w": None,
+    "w/a": b"new",
+    "w/b": b"new",
+    "w/c": None,
+    "w/c/d": b"new",
+}
+# A whole unpacking makes 18 such calls: 7 to 13 put the tree in its place. Taking back makes up to 7 more.
+CALLS = range(1, 20)
+MOVES = range(7, 14)
+TAKING_BACK = 8
+
+
+def outcome(kit: MemoryTarget, out: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[[int], bool]) -> None:
+    """Unpack while the disk refuses, then once more when it works again: all is old, or all is new."""
+    before = occupied(out)
+    said = ""
+    with monkeypatch.context() as patched:
+        faults = Faults(patched, refused)
+        try:
+            unpack(kit, "v1", out, overwrite=True)
+        except StorageError as error:
+            said = str(error)
+        count = faults.count
+    with pytest.raises(Conflict):  # it recovers, and then finds files in its way
+        unpack(kit, "v1", out)
+    after = {name: content for name, content in tree(out).items() if MARK not in name}
+    assert after in (before, NEW), f"a mixture after {count} calls: {sorted(after)}; {said}"
+    assert said or after == NEW
+    # A stage that could not be removed whole has lost its lock, and is removed when it is a minute old.
+    assert not [path for path in out.glob(f"{MARK}*/*") if path.name in ("lock", "journal")]
+
+
+@pytest.mark.parametrize("first", CALLS)
+def test_a_disk_that_refuses_any_call_and_all_after_it_leaves_a_tree_that_recovers(
+    kit: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    outcome(kit, tmp_path / "out", monkeypatch, lambda count: count >= first)
+
+
+@pytest.mark.parametrize("first", MOVES)
+def test_a_disk_that_refuses_a_move_and_then_any_call_leaves_a_tree_that_recovers(
+    kit: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    for second in range(first, first + TAKING_BACK):
+        outcome(kit, tmp_path / str(second) / "out", monkeypatch, lambda count, two=(first, second): count in two)
+
+
+def test_what_cannot_be_taken_back_is_named_with_both_causes_and_put_back_by_the_next(
+    kit: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    before = occupied(out)
+    real = os.rename
+
+    def rename(source: Any, target: Any, **more: Any) -> None:
+        if more and str(target).endswith("/old/1"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if more and str(source).endswith("/old/0"):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, target, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        with pytest.raises(StorageError, match=r"No space left on device; then .*Input/output error") as caught:
+            unpack(kit, "v1", out, overwrite=True)
+        [root] = out.glob(f"{MARK}*")
+        assert str(root / "old") in str(caught.value)
+        assert (root / "old" / "0").read_text() == "old"
+        # While the disk still refuses, nothing is unpacked over the mixture, and nothing is given up.
+        with pytest.raises(StorageError, match=r"ended half-way.*Input/output error"):
+            unpack(kit, "v1", out, overwrite=True)
+        assert (root / "journal").exists()
+    with pytest.raises(Conflict):
+        unpack(kit, "v1", out)
+    assert tree(out) == before
+    unpack(kit, "v1", out, overwrite=True)
+    assert tree(out) == NEW
