@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -57,6 +58,7 @@ class Stage:
     :param overwrite: existing files are replaced.
     :param ignore_existing: existing files are kept.
     :param on_implied: called before a directory is made that has no entry of its own so far; may raise.
+    :param on_name: called with the bytes of memory that a name takes, before it is remembered; may raise.
     :raises StorageError: the directory cannot be written to.
     :raises UnsafePath: it is not a directory.
     """
@@ -68,11 +70,13 @@ class Stage:
         overwrite: bool,
         ignore_existing: bool,
         on_implied: Callable[[], None] = lambda: None,
+        on_name: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.directory = directory
         self.overwrite = overwrite
         self.ignore_existing = ignore_existing
         self._on_implied = on_implied
+        self._on_name = on_name
         self._claims: dict[str, tuple[int, bool]] = {}
         self._modes: dict[str, tuple[tuple[int, int], int]] = {}
         self._lock = threading.Lock()
@@ -150,7 +154,7 @@ class Stage:
                         hint="Overwrite or keep existing files, or unpack the two into different directories.",
                     )
             if before is None or self.overwrite:
-                self._claims[name] = (order[0], False)
+                self._claim(name, order[0], directory=False)
         if before is not None and not self.overwrite:
             yield None
             return
@@ -177,12 +181,19 @@ class Stage:
         """Make a directory in the tree, in one that is there; the lock is held."""
         before = self._claims.get(path)
         if before is None:
+            self._claim(path, kit, directory=True)
             with storage("make the directory", self.tree / path):
                 (self.tree / path).mkdir(mode=0o700)
-            self._claims[path] = (kit, True)
             self._modes[path] = ((-1, -1), 0o755)
         elif not before[1]:
             raise VerificationFailed(f"{path} is a file and a directory at once.")
+
+    def _claim(self, path: str, kit: int, *, directory: bool) -> None:
+        """Remember what brought a path; the lock is held."""
+        if path not in self._claims:
+            # What Python needs for it, not its length: one character beyond Latin-1 doubles or quadruples the rest.
+            self._on_name(sys.getsizeof(path))
+        self._claims[path] = (kit, directory)
 
     def commit(self, *, same_bytes: frozenset[str] = frozenset()) -> None:
         """Put the tree into its directory: all of it, or nothing.

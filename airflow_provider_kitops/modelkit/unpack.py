@@ -38,10 +38,13 @@ class Limits:
 
     :param files: files and directories, those included that only the names of others imply.
     :param bytes: unpacked bytes, headers included.
+    :param names: bytes of memory for the names of files and directories, which are kept until all of them are in
+        place. The default holds a million of 200 characters.
     """
 
     files: int = 1_000_000
     bytes: int = 1024**4
+    names: int = 256 * 1024**2
 
 
 def unpack(
@@ -96,7 +99,13 @@ def unpack(
         if dataset.remote_path:
             log.warning("The dataset %s is at %s and is not fetched.", dataset.name, dataset.remote_path)
     budget = _Budget(limits)
-    with Stage(Path(directory), overwrite=overwrite, ignore_existing=ignore_existing, on_implied=budget.file) as stage:
+    with Stage(
+        Path(directory),
+        overwrite=overwrite,
+        ignore_existing=ignore_existing,
+        on_implied=budget.file,
+        on_name=budget.name,
+    ) as stage:
         selected = [(kit, [layer for layer in kit[1].layers if kit[2].passes(layer)]) for kit in reversed(kits)]
         _room(stage.root, [layer for _, layers in selected for layer in layers])
         for order, ((where, _, _), layers) in enumerate(selected):
@@ -134,6 +143,7 @@ class _Budget:
         self._lock = threading.Lock()
         self._files = 0
         self._bytes = 0
+        self._names = 0
 
     def file(self) -> None:
         with self._lock:
@@ -142,6 +152,15 @@ class _Budget:
                 raise LimitExceeded(
                     f"The ModelKit holds more than {self._limits.files} files.",
                     hint="Raise the limit if that is right.",
+                )
+
+    def name(self, size: int) -> None:
+        with self._lock:
+            self._names += size
+            if self._names > self._limits.names:
+                raise LimitExceeded(
+                    f"The names of the files in the ModelKit need more than {self._limits.names} bytes of memory.",
+                    hint="Raise the limit if so many and so long names are right.",
                 )
 
     def data(self, count: int) -> None:

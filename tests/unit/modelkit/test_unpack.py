@@ -226,6 +226,24 @@ def test_a_name_too_many_levels_deep_is_refused(layout: Layout, out: Path) -> No
     unpack(layout, kit.digest, out)
 
 
+@pytest.mark.parametrize("character", ["x", "\U0001f40d"])
+def test_long_names_may_not_fill_the_memory(layout: Layout, out: Path, character: str) -> None:
+    """A few bytes of an archive can say a name of 4 KiB, and each level of it is a directory with a name of its own."""
+    below = "/".join([character * (200 // len(character.encode()))] * 19)
+    kit = push_kit(layout, MODEL, [tar_of(*[(f"{number}/{below}", b"1") for number in range(40)])])
+    with pytest.raises(LimitExceeded, match="names of the files in the ModelKit need more than 1000000 bytes"):
+        unpack(layout, kit.digest, out, limits=Limits(names=1_000_000))
+    assert not out.parent.exists()
+    unpack(layout, kit.digest, out)
+
+
+def test_a_name_that_a_modelkit_and_its_base_share_counts_once(layout: Layout, out: Path) -> None:
+    layout.tag(push_kit(layout, MODEL, [tar_of(("w/" + "a" * 200, b"base"))]), "base")
+    based = Kitfile(model=Model(path="demo/model:base", parts=(ModelPart(path="w/a"),)))
+    child = push_kit(layout, based, [tar_of(("w/" + "a" * 200, b"child"))])
+    unpack(layout, child.digest, out, parents=resolver(layout), overwrite=True, limits=Limits(names=500))
+
+
 def test_existing_files_stop_it_or_are_replaced_or_kept(layout: Layout, write: Write, out: Path) -> None:
     pack(write({"w/a": "new", "w/b": "new"}), MODEL, layout, "v1")
     (out / "w").mkdir(parents=True)
