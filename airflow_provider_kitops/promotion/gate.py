@@ -94,11 +94,13 @@ class Guard:
     :param differences: per item, challenger minus champion, in [-1, 1].
     :param margin: how much worse the challenger may be.
     :param clusters: as for :func:`decide`.
+    :param errors: items that should have the metric and lack it; a guard with too many of them stays open.
     """
 
     differences: Sequence[float]
     margin: float
     clusters: Sequence[str] | None = None
+    errors: int = 0
 
 
 class GuardDecision(_Frozen):
@@ -191,7 +193,7 @@ def decide(
     judged = {name: mean_difference(guard.differences, guard.clusters) for name, guard in (guards or {}).items()}
     harm = holm({name: judged[name].p_not_below(-guard.margin) for name, guard in (guards or {}).items()})
     guarded = tuple(
-        _guard(name, guard, judged[name], harm[name], confidence, minimum_items)
+        _guard(name, guard, judged[name], harm[name], confidence, minimum_items, max_error_rate)
         for name, guard in sorted((guards or {}).items())
     )
     violated = [guard.name for guard in guarded if guard.outcome == "violated"]
@@ -257,7 +259,9 @@ def decide_report(report: Report, verdicts: Sequence[Verdict], policy: GatePolic
     guards = {}
     for name, margin in policy.guards.items():
         values, groups = _metric(chosen, name)
-        guards[name] = Guard(values, margin, groups)
+        # Only an exact match may be missing with good reason: the item has no reference.
+        lacking = 0 if name == "exact_match" else len(chosen) - len(values)
+        guards[name] = Guard(values, margin, groups, lacking)
     return decide(
         main,
         margin=policy.margin,
@@ -272,15 +276,22 @@ def decide_report(report: Report, verdicts: Sequence[Verdict], policy: GatePolic
 
 
 def _guard(
-    name: str, guard: Guard, found: MeanDifference, harm: float, confidence: float, minimum_items: int
+    name: str,
+    guard: Guard,
+    found: MeanDifference,
+    harm: float,
+    confidence: float,
+    minimum_items: int,
+    max_error_rate: float,
 ) -> GuardDecision:
     """All guards must hold for a promotion, so each is tested at the whole level (intersection-union); any one of
     them can turn a challenger down, so for that their p-values are adjusted."""
     lower, upper = found.interval(confidence)
     outcome: Literal["held", "violated", "open"] = "open"
-    if found.n >= minimum_items and lower > -guard.margin:
+    enough = found.n >= minimum_items and guard.errors <= max_error_rate * (found.n + guard.errors)
+    if enough and lower > -guard.margin:
         outcome = "held"
-    elif found.n >= minimum_items and harm <= (1 - confidence) / 2:
+    elif enough and harm <= (1 - confidence) / 2:
         outcome = "violated"
     return GuardDecision(
         name=name,

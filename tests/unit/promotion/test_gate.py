@@ -117,6 +117,13 @@ def test_a_guard_must_hold_for_a_promotion() -> None:
     assert "speed" in violated.reason
 
 
+def test_a_guard_that_many_items_lack_stays_open() -> None:
+    same = [0.0] * 100
+    assert decide(wtl(30, 60, 10), guards={"score": Guard(same, 0.1, errors=5)}).outcome == "promote"
+    left_open = decide(wtl(30, 60, 10), guards={"score": Guard(same, 0.1, errors=6)})
+    assert (left_open.outcome, left_open.guards[0].outcome) == ("inconclusive", "open")
+
+
 def test_many_guards_do_not_turn_a_challenger_down_by_chance() -> None:
     # One-sided p = 0.018 on its own; among five guards Holm asks for 0.005.
     harmful = wtl(11, 0, 25)
@@ -275,3 +282,16 @@ def test_an_unknown_metric_is_named_with_the_known_ones() -> None:
     report, verdicts = judged(30, 60, 10, policy=policy)
     with pytest.raises(InvalidInput, match=r"no metric 'speed'; they have preference"):
         decide_report(report, verdicts, policy)
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("score", "open"), ("exact_match", "held")])
+def test_scores_that_could_not_be_read_count_against_their_guard(name: str, outcome: str) -> None:
+    policy = GatePolicy(minimum_items=10, guards={name: 0.2})
+    report, verdicts = judged(30, 60, 10, policy=policy)
+    half = [
+        one.model_copy(update={"differences": {**one.differences, name: 0.0}}) if number % 2 else one
+        for number, one in enumerate(verdicts)
+    ]
+    changed = {"verdicts": digest_of(verdicts_to_bytes(half)), "score_qualification": qualification()}
+    found = decide_report(report.model_copy(update=changed), half, policy)
+    assert found.guards[0].outcome == outcome
