@@ -36,8 +36,8 @@ class KitPushOperator(KitopsBaseOperator):
         data directory. Only without ``source_conn_id`` (templated).
     :param referrers: also copy what is attached to it: reports, provenance, signatures.
     :param kitops_conn_id: where to copy to (templated).
-    :return: the reference dictionary at the destination, with the bytes ``copied`` and the numbers of blobs
-        ``skipped`` and ``mounted``.
+    :return: the reference dictionary at the destination, with the bytes that were ``copied``, ``skipped`` (there
+        already) and ``mounted`` (taken from another repository of the same registry or disk, without moving them).
     """
 
     template_fields: Sequence[str] = (
