@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import mask_secret
 from airflow.sdk import BaseHook
 
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
+from airflow_provider_kitops.hooks._errors import airflow_errors
 from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
 from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, NotFound
 
@@ -34,6 +35,11 @@ class KitopsHook(BaseHook):
           ``client_key``, ``docker_config``, ``proxy``, ``token_hosts``, ``mutable_tags``, ``concurrency``. An empty
           value is the same as none; any other key is an error.
 
+    Errors of its methods are Airflow's, so that an ``@task`` that calls them is not retried in vain:
+    ``AirflowFailException`` for what a retry cannot cure (unknown tag, wrong credentials, a connection that cannot be
+    used), ``AirflowException`` for what it may. What the store itself raises are the errors of ``oci.errors``; their
+    ``transient`` says the same.
+
     :param kitops_conn_id: id of the connection.
     """
 
@@ -46,28 +52,29 @@ class KitopsHook(BaseHook):
         super().__init__(**kwargs)
         self.kitops_conn_id = kitops_conn_id
 
+    @airflow_errors()
     def config(self) -> StoreConfig:
         """
         Read the connection.
 
-        :raises InvalidInput: it holds something that cannot be used; the message names all of it.
+        :raises AirflowFailException: it holds something that cannot be used; the message names all of it.
         """
         return store_config(self.get_connection(self.kitops_conn_id))
 
+    @airflow_errors()
     def store(self) -> Store:
         """
         Open the store that the connection names. Use it as a context manager.
 
-        :raises InvalidInput: the connection holds something that cannot be used.
+        :raises AirflowFailException: the connection holds something that cannot be used.
         """
-        from airflow_provider_kitops.oci.store import Store
-
-        return Store(self.config())
+        return self._open()
 
     def get_conn(self) -> Store:
         """Open the store; the same as :meth:`store`, by the name that Airflow uses."""
         return self.store()
 
+    @airflow_errors()
     def resolve(self, reference: ReferenceLike, default: Any = _RAISE) -> Any:
         """
         Pin a tag to the digest that it names now.
@@ -75,9 +82,11 @@ class KitopsHook(BaseHook):
         :param reference: ``repository:tag``, a reference by digest, or the output of an operator.
         :param default: what to return if there is no such tag or repository.
         :return: the dictionary that every operator returns, or ``default``.
-        :raises NotFound: there is no such manifest and no default was given.
+        :raises AirflowFailException: there is no such manifest and no default was given; or another error that a
+            retry cannot cure.
+        :raises AirflowException: the registry is away, or asks to slow down.
         """
-        with self.store() as store:
+        with self._open() as store:
             try:
                 return describe(store, reference_text(reference, "reference"))
             except NotFound:
@@ -88,10 +97,15 @@ class KitopsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Make one real, authenticated call (or look whether the local layout can be written)."""
         try:
-            with self.store() as store:
+            with self._open() as store:
                 return True, store.check()
         except KitopsError as error:
             return False, str(error)
+
+    def _open(self) -> Store:
+        from airflow_provider_kitops.oci.store import Store
+
+        return Store(store_config(self.get_connection(self.kitops_conn_id)))
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:

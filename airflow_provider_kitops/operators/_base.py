@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.evidence.signing import Signer, Verifier
 
 
+# How often in a row other tasks may remove what is being made: each of them does it once.
+_TRIES = 100
+
+
 class KitopsBaseOperator(BaseOperator):
     """
     Base of the operators that talk to the store of a ``kitops`` connection.
@@ -74,10 +78,11 @@ class _Killed(BaseException):
 
 
 def scratch_directory(context: Context, configured: str | Path | None = None) -> Path:
-    """The directory that a task instance keeps between its tries.
+    """The directory that a task instance keeps between its tries; made if it does not exist.
 
     :param configured: root to use instead of the option ``[kitops] scratch_directory``.
     :raises InvalidInput: ``configured`` is no path.
+    :raises StorageError: it cannot be made.
     """
     if configured is not None:
         root = path_argument(configured, "scratch")
@@ -88,24 +93,55 @@ def scratch_directory(context: Context, configured: str | Path | None = None) ->
     ti = context["ti"]
     parts = (ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index))
     # Ids may hold anything; as quoted names they can neither leave the root nor meet one another.
-    return root.expanduser().joinpath(*(quote(part, safe=" +:@=,").replace(".", "%2E") for part in parts))
+    directory = root.expanduser().joinpath(*(quote(part, safe=" +:@=,").replace(".", "%2E") for part in parts))
+    _make_scratch(directory)
+    return directory
+
+
+def _make_scratch(directory: Path) -> None:
+    """Make a task instance's directory, though another task may remove the empty ones above it at any moment.
+
+    Once it is there, those above it are not empty, and stay.
+    """
+    from airflow_provider_kitops.oci._files import make_directory
+
+    for _ in range(_TRIES):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:  # one above it was removed after it had been made
+            continue
+        except OSError:
+            break
+        return
+    make_directory(directory)
 
 
 def remove_scratch(directory: Path) -> None:
-    """Remove a task instance's directory, and the ones above it that held nothing else."""
+    """Remove a task instance's directory, and the ones above it (task, run, DAG) that held nothing else.
+
+    Other tasks of the run do the same, and make theirs, at the same time: a directory that is not empty, or gone, is
+    left to them.
+    """
     import shutil
-    from contextlib import suppress
 
     shutil.rmtree(directory, ignore_errors=True)
-    with suppress(OSError):  # the first one that is not empty, or that another task removed, ends this
-        for parent in list(directory.parents)[:3]:
+    for parent in list(directory.parents)[:3]:
+        try:
             parent.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return
 
 
 def signer(path: str | Path | None) -> Signer | None:
-    """The key to sign with, if one is configured."""
-    if not path:
+    """The key to sign with, if one is configured.
+
+    :raises InvalidInput: the path is empty, so that a template which finds nothing leaves nothing unsigned.
+    """
+    if path is None:
         return None
+    path = path_argument(path, "signing_key")
     from airflow_provider_kitops.evidence.signing import load_signer
 
     require("Signing", "sign", "securesystemslib")
@@ -113,9 +149,13 @@ def signer(path: str | Path | None) -> Signer | None:
 
 
 def verifier(path: str | Path | None) -> Verifier | None:
-    """The keys to trust, if any are configured."""
-    if not path:
+    """The keys to trust, if any are configured.
+
+    :raises InvalidInput: the path is empty, so that a template which finds nothing lets nothing unsigned through.
+    """
+    if path is None:
         return None
+    path = path_argument(path, "verification_key")
     from airflow_provider_kitops.evidence.signing import load_verifier
 
     require("Verifying signatures", "sign", "securesystemslib")

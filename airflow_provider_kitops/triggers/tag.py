@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kitops.hooks._references import describe, reached
@@ -66,6 +67,9 @@ class ModelKitTagWaitTrigger(BaseTrigger):
                 # The store blocks, and so does reading a connection: both belong into a thread.
                 found = await asyncio.to_thread(self._look)
                 failures = 0
+            except AirflowFailException as error:  # the connection cannot be used
+                yield TriggerEvent({"status": "failed", "message": str(error)})
+                return
             except KitopsError as error:
                 if not error.transient:
                     yield TriggerEvent({"status": "failed", "message": str(error)})

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.sdk import Connection
 
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.hooks.kitops import KitopsHook, store_config
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, NotFound
+from airflow_provider_kitops.oci.errors import InvalidInput
 
 from .conftest import Connections
 
@@ -141,13 +142,29 @@ def test_the_button_tells_no_password_of_the_host(connections: Connections) -> N
 
 def test_resolving_an_unknown_tag_gives_the_default_or_an_error(layout: Path) -> None:
     assert KitopsHook().resolve("demo/model:champion", default=None) is None
-    with pytest.raises(NotFound):
+    with pytest.raises(AirflowFailException, match="demo/model"):
         KitopsHook().resolve("demo/model:champion")
 
 
 def test_resolving_what_is_no_reference_is_an_error_even_with_a_default(layout: Path) -> None:
-    with pytest.raises(InvalidReference):
+    with pytest.raises(AirflowFailException, match="Not A Reference"):
         KitopsHook().resolve("Not A Reference", default=None)
+
+
+def test_a_connection_that_cannot_be_used_is_not_worth_a_retry(connections: Connections) -> None:
+    connections.set(extra={"layot": "/l"})
+    hook = KitopsHook()
+    for call in (hook.config, hook.store, hook.get_conn, lambda: hook.resolve("demo/model:v1", default=None)):
+        with pytest.raises(AirflowFailException, match="layot"):
+            call()
+    assert hook.test_connection()[0] is False
+
+
+def test_resolving_at_a_registry_that_is_away_is_worth_a_retry(connections: Connections) -> None:
+    connections.set(host="127.0.0.1:1", extra={"plain_http": True})
+    with pytest.raises(AirflowException, match=r"127\.0\.0\.1:1") as caught:
+        KitopsHook().resolve("demo/model:v1", default=None)
+    assert not isinstance(caught.value, AirflowFailException)
 
 
 def test_the_form_for_older_airflow_has_the_same_fields() -> None:

@@ -13,8 +13,15 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_kitops.hooks.kitops import KitopsHook
+from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.store import Store, StoreConfig
-from airflow_provider_kitops.operators._base import KitopsBaseOperator, scratch_directory
+from airflow_provider_kitops.operators._base import (
+    KitopsBaseOperator,
+    remove_scratch,
+    scratch_directory,
+    signer,
+    verifier,
+)
 from airflow_provider_kitops.operators.pack import KitPackOperator
 from airflow_provider_kitops.operators.push import KitPushOperator
 from airflow_provider_kitops.operators.unpack import KitUnpackOperator
@@ -97,6 +104,7 @@ def test_the_output_of_one_operator_is_the_input_of_the_next(
     ).execute(context)
     assert pushed["digest"] == packed["digest"]
     assert pushed["copied"] > 0
+    assert pushed["copied"] + pushed["skipped"] + pushed["mounted"] == pushed["size"], "each is a number of bytes"
     unpacked = KitUnpackOperator(
         task_id="unpack", reference=pushed, directory=tmp_path / "out", kitops_conn_id="elsewhere"
     ).execute(context)
@@ -316,6 +324,49 @@ def test_every_task_instance_has_a_scratch_directory_of_its_own(tmp_path: Path) 
     for directory in found:
         assert directory.resolve().is_relative_to(tmp_path.resolve())
         assert len(directory.relative_to(tmp_path).parts) == 4
+
+
+def test_a_directory_that_another_task_removes_meanwhile_is_made_again(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, removed = Path.mkdir, []
+
+    def mkdir(self: Path, *arguments: Any, **more: Any) -> None:
+        make(self, *arguments, **more)
+        if self.name in ("run", "task") and self.name not in removed:
+            removed.append(self.name)
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert scratch_directory(context, tmp_path).is_dir()
+    assert removed
+
+
+def test_the_directories_of_a_run_go_with_its_last_task(tmp_path: Path) -> None:
+    one, other = (scratch_directory({"ti": FakeTaskInstance(task_id=name)}, tmp_path) for name in ("a", "b"))
+    remove_scratch(one)
+    assert other.is_dir()
+    other.parent.rename(tmp_path / "moved")  # as if another task had been quicker
+    remove_scratch(other)
+    assert [path.name for path in tmp_path.iterdir()] == ["moved"]
+
+
+def test_a_scratch_directory_that_cannot_be_made_fails_without_a_retry(
+    tmp_path: Path, layout: Path, context: Any
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AirflowFailException, match="in the way"):
+        workload(tmp_path, COPY, scratch=tmp_path / "file").execute(context)
+
+
+@pytest.mark.parametrize("value", ["", "None", 5])
+def test_a_key_that_a_template_did_not_find_leaves_nothing_unsigned(value: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"signing_key is .*, not a path"):
+        signer(value)
+    with pytest.raises(InvalidInput, match=r"verification_key is .*, not a path"):
+        verifier(value)
+    assert signer(None) is None
+    assert verifier(None) is None
 
 
 def test_no_field_that_airflow_shows_can_hold_a_secret() -> None:

@@ -14,6 +14,7 @@ from airflow_provider_kitops.oci.errors import RateLimited, RegistryUnavailable
 from airflow_provider_kitops.sensors.tag import ModelKitTagSensor
 from airflow_provider_kitops.triggers.tag import ModelKitTagWaitTrigger
 
+from .conftest import Connections
 from .test_operators import pack
 
 DIGEST = "sha256:" + "a" * 64
@@ -99,6 +100,16 @@ def test_a_deferred_wait_ends_when_the_tag_moves(tmp_path: Path, layout: Path, c
 
     second, event = asyncio.run(scenario())
     assert waiting.execute_complete(context, event.payload)["digest"] == second["digest"]
+
+
+def test_a_connection_that_cannot_be_used_fails_the_sensor(connections: Connections, context: Any) -> None:
+    connections.set(extra={"layot": "/l"})
+    trigger = ModelKitTagWaitTrigger("kitops_default", "demo/model:champion", poll_interval=0.01)
+    event = asyncio.run(asyncio.wait_for(anext(trigger.run()), 10))  # type: ignore[arg-type]
+    assert event.payload["status"] == "failed"
+    assert "layot" in event.payload["message"]
+    with pytest.raises(AirflowFailException, match="layot"):
+        sensor().execute(context)
 
 
 def test_an_error_that_waiting_does_not_cure_fails_the_sensor(layout: Path, context: Any) -> None:
