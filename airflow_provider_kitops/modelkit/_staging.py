@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
-from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit._untar import safe_name
+from airflow_provider_kitops.oci.disk import said, storage_errors
 from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, StorageError, UnsafePath, VerificationFailed
 
 _SECONDS_UNTIL_STALE = 60
@@ -84,7 +84,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         directory = self.directory
-        with storage("unpack into", directory):
+        with storage_errors("unpack into", directory):
             if directory.exists() and not directory.is_dir():
                 raise Conflict(f"{directory} is not a directory.", hint="Name another directory.")
             self.directory = directory = directory.resolve()
@@ -109,7 +109,7 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with storage("clean up", self.root):
+        with storage_errors("clean up", self.root):
             # A journal that is still there says that files are neither here nor there: the next one takes them back.
             if not os.path.lexists(self.root / "journal"):
                 _remove(self.root)
@@ -158,12 +158,12 @@ class Stage:
         if before is not None and not self.overwrite:
             yield None
             return
-        with storage("write", path):
+        with storage_errors("write", path):
             path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor
-            with storage("write", path):
+            with storage_errors("write", path):
                 os.fchmod(descriptor, mode & 0o777)
         finally:
             os.close(descriptor)
@@ -182,7 +182,7 @@ class Stage:
         before = self._claims.get(path)
         if before is None:
             self._claim(path, kit, directory=True)
-            with storage("make the directory", self.tree / path):
+            with storage_errors("make the directory", self.tree / path):
                 (self.tree / path).mkdir(mode=0o700)
             self._modes[path] = ((-1, -1), 0o755)
         elif not before[1]:
@@ -204,7 +204,7 @@ class Stage:
         :raises StorageError: the disk refuses. If it refuses to take back what has been moved, too, the files that were
             replaced stay where the error says, and the next one that works on the directory takes them back.
         """
-        with storage("unpack into", self.directory):
+        with storage_errors("unpack into", self.directory):
             for name, (_, mode) in self._modes.items():
                 # A directory that its owner may not enter could not be filled or removed.
                 (self.tree / name).chmod(mode & 0o777 | 0o700)
@@ -275,7 +275,7 @@ class Stage:
             _take_back(self.root, self.directory, moves)
             (self.root / "journal").unlink(missing_ok=True)
         except OSError as second:
-            raise _stuck(self.root, self.directory, f"{_said(error)}; then", second) from error
+            raise _stuck(self.root, self.directory, f"{said(error)}; then", second) from error
 
 
 @contextmanager
@@ -311,14 +311,10 @@ def _stuck(root: Path, directory: Path, before: str, error: OSError) -> StorageE
     :param before: why they were to be, or empty.
     """
     return StorageError(
-        f"Could not unpack into {directory}: {before} what had been moved could not be moved back: {_said(error)}.",
+        f"Could not unpack into {directory}: {before} what had been moved could not be moved back: {said(error)}.",
         hint=f"The files that were replaced are in {root / 'old'}: leave it alone. Once the disk works again, "
         f"unpack into {directory} once more: that puts them back before it begins.",
     )
-
-
-def _said(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
 
 
 def _recover(directory: Path) -> None:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit.kitfile import KITFILE_NAMES
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 IGNORE_NAME = ".kitignore"
@@ -62,7 +62,7 @@ def read_rules(context: Path) -> IgnoreRules:
     path = context / IGNORE_NAME
     patterns: list[str] = []
     if path.is_file():
-        with storage("read", path):
+        with storage_errors("read", path):
             data = path.read_bytes()
         try:
             patterns = read_patterns(data.decode("utf-8-sig"))

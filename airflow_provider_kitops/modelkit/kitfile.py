@@ -15,8 +15,8 @@ import yaml
 from airflow_provider_kitops.modelkit import _document, _gojson
 from airflow_provider_kitops.modelkit._document import Entries, Items, Node, Scalar
 from airflow_provider_kitops.modelkit._paths import is_modelkit_reference
-from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.oci.descriptor import MAX_MANIFEST_SIZE
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidKitfile
 
 #: Names under which a Kitfile is looked for in a context directory, in this order.
@@ -262,7 +262,7 @@ def find_kitfile(context: Path) -> Path:
 
     :raises InvalidInput: there is none.
     """
-    with storage("look for a Kitfile in", context):
+    with storage_errors("look for a Kitfile in", context):
         for name in KITFILE_NAMES:
             if (context / name).is_file():
                 return context / name
@@ -279,7 +279,7 @@ def read_kitfile(path: Path) -> Kitfile:
     """
     if not path.exists():
         raise InvalidInput(f"The Kitfile {path} does not exist.")
-    with storage("read the Kitfile", path):
+    with storage_errors("read the Kitfile", path):
         data = path.read_bytes()
     return parse_kitfile(data, name=str(path))
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from airflow_provider_kitops.modelkit import _tar
 from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, clean, within
-from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, UnsafePath
 
 log = logging.getLogger(__name__)
@@ -97,23 +97,23 @@ def _read(path: Path, size: int) -> Iterator[bytes]:
     changed = StorageError(
         f"{path} changed while it was being packed.", hint="Pack when nothing writes into the context any more."
     )
-    with storage("read", path):
+    with storage_errors("read", path):
         # A file that became a link since the scan must not lead out of the context.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        with storage("read", path):
+        with storage_errors("read", path):
             status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             raise changed
         left = size
         while left:
-            with storage("read", path):
+            with storage_errors("read", path):
                 data = file.read(min(left, _CHUNK))
             if not data:
                 raise changed
             left -= len(data)
             yield data
-        with storage("read", path):
+        with storage_errors("read", path):
             if file.read(1):
                 raise changed
 
@@ -153,7 +153,7 @@ def plan_layers(
 
 
 def _context(context: Path) -> None:
-    with storage("read the context", context):
+    with storage_errors("read the context", context):
         if not context.exists():
             raise InvalidInput(f"The context directory {context} does not exist.")
         if not context.is_dir():
@@ -178,7 +178,7 @@ class _Scan:
         parts = () if self.path == "." else tuple(self.path.split("/"))
         for count in range(1, len(parts) + 1):
             name = "/".join(parts[:count])
-            with storage("read", self.context / name):
+            with storage_errors("read", self.context / name):
                 try:
                     mode = (self.context / name).lstat().st_mode
                 except (FileNotFoundError, NotADirectoryError):
@@ -220,7 +220,7 @@ class _Scan:
                 stack += self._children(name)
 
     def _children(self, directory: str) -> list[str]:
-        with storage("read the directory", self.context / directory):
+        with storage_errors("read the directory", self.context / directory):
             names = os.listdir(self.context / directory)  # noqa: PTH208 - Path objects of many files cost much
         prefix = "" if directory == "." else directory + "/"
         return [prefix + name for name in sorted(names, key=os.fsencode, reverse=True)]
@@ -228,7 +228,7 @@ class _Scan:
     def _take(self, name: str) -> bool:
         """Add one file or directory; False if nothing below it is to be looked at."""
         path = self.context / name
-        with storage("read", path):
+        with storage_errors("read", path):
             status = path.lstat()
         directory = stat.S_ISDIR(status.st_mode)
         if any(within(name, other) for other in self.others) or self.rules.matches(name):
@@ -238,7 +238,7 @@ class _Scan:
             self.links.append(name)
             return False
         _carriable(name)
-        with storage("read", path):
+        with storage_errors("read", path):
             if not os.access(path, os.R_OK | (os.X_OK if directory else 0)):
                 raise PermissionError(13, "Permission denied")
         self.files += not directory

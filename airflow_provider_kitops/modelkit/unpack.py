@@ -18,12 +18,12 @@ from airflow_provider_kitops.modelkit import _untar
 from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._staging import Stage
-from airflow_provider_kitops.modelkit._storage import storage
 from airflow_provider_kitops.modelkit.filters import Filters
 from airflow_provider_kitops.modelkit.kitfile import KITFILE_NAMES
 from airflow_provider_kitops.modelkit.manifest import LayerType
 from airflow_provider_kitops.modelkit.modelkit import Layer, ModelKit
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, StorageError, VerificationFailed
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Reader, Target
 
@@ -126,7 +126,7 @@ def unpack(
 def _room(place: Path, layers: Sequence[Layer]) -> None:
     """Notice a full disk before hours of download."""
     needed = sum(layer.descriptor.size for layer in layers)
-    with storage("look at the disk of", place):
+    with storage_errors("look at the disk of", place):
         free = shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(
@@ -212,7 +212,7 @@ def _unpack_layer(
 
 def _write_all(descriptor: int, data: bytes, path: Path) -> None:
     view = memoryview(data)
-    with storage("write", path):
+    with storage_errors("write", path):
         while view:
             view = view[os.write(descriptor, view) :]
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary file, fsync, rename; and what the disk says when it refuses."""
+"""Files that are whole or not there: temporary file, fsync, rename."""
 
 from __future__ import annotations
 
@@ -8,37 +8,15 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from airflow_provider_kitops.oci.errors import StorageError
+# Named here as well for those that use several things of this module.
+from airflow_provider_kitops.oci.disk import storage_error
+from airflow_provider_kitops.oci.disk import storage_errors as storage_errors
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
 _GRACE = 60.0
-
-_HINTS = {
-    errno.ENOSPC: "The disk is full: free some space, or use another directory.",
-    errno.EDQUOT: "The disk quota is used up: free some space, or use another directory.",
-    errno.EACCES: "Give the user that runs this permission to write there, or use another directory.",
-    errno.EPERM: "Give the user that runs this permission to write there, or use another directory.",
-    errno.EROFS: "The file system is read-only: use another directory.",
-    errno.ENOTDIR: "A file is in the way of a directory.",
-    errno.EEXIST: "A file is in the way of a directory.",
-}
-
-
-@contextlib.contextmanager
-def storage_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into ``StorageError``.
-
-    :param doing: what was tried, as in "Cannot ... PATH".
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageError(f"Cannot {doing} {path}: {reason}.", hint=_HINTS.get(error.errno or 0, "")) from error
 
 
 def make_directory(path: Path) -> None:
@@ -137,7 +115,7 @@ def link(source: Path, path: Path) -> bool:
     except OSError as error:
         if error.errno in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOENT):
             return False
-        raise StorageError(f"Cannot write {path}: {error.strerror}.", hint=_HINTS.get(error.errno or 0, "")) from error
+        raise storage_error("write", path, error) from error
     sync_directory(path.parent)
     return True
 

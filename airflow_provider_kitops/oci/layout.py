@@ -26,6 +26,7 @@ from airflow_provider_kitops.oci.content import (
     read_small,
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
@@ -112,7 +113,7 @@ class Layout:
         :raises StorageError: it cannot be read.
         """
         path = self._blob(descriptor.digest)
-        with _files.storage_errors("read", path):
+        with storage_errors("read", path):
             try:
                 file = path.open("rb", buffering=0)
             except FileNotFoundError:
@@ -315,7 +316,7 @@ class Layout:
 
     def _index(self) -> LayoutIndex:
         path = self.path / "index.json"
-        with _files.storage_errors("read", path):
+        with storage_errors("read", path):
             try:
                 data = path.read_bytes()
             except FileNotFoundError:
@@ -338,7 +339,7 @@ class Layout:
     def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path / ".lock", timeout=_LOCK_TIMEOUT)
         try:
-            with _files.storage_errors("lock", self.path):
+            with storage_errors("lock", self.path):
                 lock.acquire()
         except Timeout as error:
             raise StorageError(
@@ -361,7 +362,7 @@ class Layout:
 
     def _has(self, descriptor: Descriptor) -> bool:
         path = self._blob(descriptor.digest)
-        with _files.storage_errors("read", path):
+        with storage_errors("read", path):
             try:
                 whole = path.stat().st_size == descriptor.size
             except FileNotFoundError:
@@ -385,7 +386,7 @@ class Layout:
 
     def _unlink(self, digest: str) -> None:
         path = self._blob(digest)
-        with _files.storage_errors("remove", path):
+        with storage_errors("remove", path):
             path.unlink(missing_ok=True)
         self._seen.discard(digest)
 
@@ -437,7 +438,7 @@ class _File:
         self._path = path
 
     def read(self, size: int = -1, /) -> bytes:
-        with _files.storage_errors("read", self._path):
+        with storage_errors("read", self._path):
             return self._file.read(size)
 
     def close(self) -> None:

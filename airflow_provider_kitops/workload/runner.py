@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, StorageError, WorkloadFailed
+from airflow_provider_kitops.oci.disk import storage_error, storage_errors
+from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
@@ -49,7 +50,9 @@ _METRICS_LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of A
 
 # Whose names begin so may hold the database's URL, connections, keys and their passwords: nothing for a program.
 _KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
-_GRACE = 10.0  # seconds between asking a program to end and ending it
+# Seconds that a run waits for the same run's lock: one whose parent was killed takes a moment to notice and to end;
+# whoever holds it longer is at work.
+_LOCK_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,14 @@ def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
     from airflow_provider_kitops.modelkit.unpack import unpack
 
     paths = _Paths(root)
-    with _storage(root):
+    with storage_errors("make directories in", root):
         paths.inputs.mkdir(parents=True, exist_ok=True)
         paths.state.mkdir(parents=True, exist_ok=True)
     for name, text in spec.inputs.items():
         directory, note = paths.inputs / name, paths.state / f"fetched-{name}"
         if note.is_file() and note.read_text(encoding="utf-8") == text:
             continue
-        with _storage(directory):
+        with storage_errors("empty", directory):
             if directory.exists():
                 shutil.rmtree(directory)
             directory.mkdir()
@@ -148,7 +151,7 @@ def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
             parents=parents_of(store),
             concurrency=store.config.concurrency,
         )
-        with _storage(note):
+        with storage_errors("write", note):
             _write(note, text.encode())
 
 
@@ -169,7 +172,7 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
     paths = _Paths(root)
     if paths.done.is_file():
         return
-    with _storage(root):
+    with storage_errors("prepare", root):
         for directory in (paths.inputs, paths.config, paths.checkpoints, paths.state):
             directory.mkdir(parents=True, exist_ok=True)
         # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
@@ -179,7 +182,7 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
         _write(paths.config / "config.yaml", yaml.safe_dump(spec.config, allow_unicode=True).encode())
     started = datetime.now(UTC)
     clock = time.monotonic()
-    with _storage(paths.log), paths.log.open("a", encoding="utf-8") as log:
+    with storage_errors("write", paths.log), paths.log.open("a", encoding="utf-8") as log:
         _run(spec, paths, log.write, on_line, timeout)
     if not any(paths.output.iterdir()):
         raise WorkloadFailed(
@@ -192,7 +195,7 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
     }
-    with _storage(paths.done):
+    with storage_errors("write", paths.done):
         _write(paths.done, json.dumps(note).encode())
 
 
@@ -234,7 +237,7 @@ def publish(
         provenance=provenance,
     )
     if termination_log:
-        with _storage(termination_log):
+        with storage_errors("write", termination_log):
             message = {"digest": modelkit.descriptor.digest, "metrics": dict(metrics)}
             termination_log.write_text(json.dumps(message), encoding="utf-8")
     return result
@@ -262,19 +265,18 @@ def run_local(
     _check_timeout(timeout)
     step = on_step or (lambda name: None)
     root = scratch / spec.digest.removeprefix("sha256:")[:16]
-    with _storage(scratch):
+    with storage_errors("make the directory", scratch):
         scratch.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root.with_name(root.name + ".lock"))
     try:
-        # A run whose parent was killed takes a moment to notice; anything longer is a second run of the same work.
-        lock.acquire(timeout=_GRACE)
+        lock.acquire(timeout=_LOCK_WAIT)
     except Timeout:
         raise Conflict(
             f"The same workload ({spec.digest}) is running in {scratch}.",
             hint="Wait for it, or give this run a scratch directory of its own.",
         ) from None
     except OSError as error:
-        raise StorageError(f"Cannot lock {lock.lock_file}: {error.strerror}.", hint=_STORAGE_HINT) from error
+        raise storage_error("lock", lock.lock_file, error) from error
     try:
         step("fetch")
         fetch(spec, store, root)
@@ -453,20 +455,6 @@ def _attach_provenance(
     )
     statement = Statement([Subject(target.name, descriptor.digest)], SLSA_PROVENANCE, predicate)
     return attach(target, descriptor, statement).digest
-
-
-@contextmanager
-def _storage(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into an error that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to {error.filename or path}: {error.strerror or error}.", hint=_STORAGE_HINT
-        ) from error
-
-
-_STORAGE_HINT = "Check the disk's free space and the permissions, or choose another scratch directory."
 
 
 def _write(path: Path, data: bytes) -> None:

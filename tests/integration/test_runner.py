@@ -207,7 +207,7 @@ def test_what_the_caller_raises_ends_the_program(store: Store, base: str, tmp_pa
 def test_the_same_work_does_not_run_twice_at_once(
     store: Store, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_kitops.workload.runner._GRACE", 0.1)
+    monkeypatch.setattr("airflow_provider_kitops.workload.runner._LOCK_WAIT", 0.1)
 
     def again(line: str) -> None:
         with pytest.raises(Conflict, match="is running in"):

@@ -317,7 +317,7 @@ def test_no_permission_is_a_storage_error_that_names_the_path(layout: Layout, mo
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
     monkeypatch.setattr(_files.os, "open", refuse)
-    with pytest.raises(StorageError, match=r"Cannot write .*demo/model.*Permission denied.*permission to write"):
+    with pytest.raises(StorageError, match=r"Cannot write .*demo/model.*Permission denied.*this permission"):
         layout.push(LAYER, b"new")
     assert files(layout) == before
 
