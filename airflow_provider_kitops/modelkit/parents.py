@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
-from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded
+from airflow_provider_kitops.oci.errors import (
+    Forbidden,
+    InvalidInput,
+    InvalidReference,
+    KitopsError,
+    LimitExceeded,
+    NotFound,
+    Unauthorized,
+)
+from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.target import Target
 
 if TYPE_CHECKING:
@@ -20,13 +30,52 @@ MAX_CHAIN = 10
 
 
 def parents_of(store: Store) -> ParentResolver:
-    """Look base ModelKits up in ``store``; a reference without a tag means ``latest``."""
+    """Look base ModelKits up in ``store``; a reference without tag and digest means ``latest``.
+
+    A reference that names no registry, or this store's, is looked up where it says. One that names another registry was
+    written before the ModelKit was copied here, and its base may have been copied along: it is looked up by its digest
+    in the repository of the same path in this store (below the store's namespace, too). Nothing is ever asked of the
+    other registry: what a ModelKit says must not decide where bytes or credentials go.
+
+    The resolver raises ``NotFound`` if a base of another registry is not here, and ``InvalidReference`` if such a one
+    is named by a tag alone, which proves nothing about what the tag names here.
+    """
 
     def resolve(reference: str) -> tuple[Target, str]:
-        qualified = store.reference(reference)
-        return store.target(qualified), qualified.selector or "latest"
+        named = Reference.parse(reference)
+        if named.registry and named.registry.lower() != store.config.registry:
+            return _copied_along(store, named), named.digest
+        return store.target(named), named.selector or "latest"
 
     return resolve
+
+
+def _copied_along(store: Store, named: Reference) -> Target:
+    """The repository of ``store`` that holds a ModelKit of another registry."""
+    here = store.config.registry or "the local layout"
+    hint = f"Copy it to {here} under the same repository name, or use the connection of {named.registry}."
+    if not named.digest:
+        raise InvalidReference(
+            f"The ModelKit is based on {named}, which is at {named.registry} and not pinned by a digest, "
+            f"and this store is {here}.",
+            hint="Pack it anew with the base's digest in model.path, or use the connection of its registry.",
+        )
+    # The path as it stands, then below the namespace; in the local layout both are one.
+    places = [replace(named, registry=store.config.registry), replace(named, registry="")]
+    refused: KitopsError | None = None
+    for name in dict.fromkeys(store.reference(place) for place in places):
+        target = store.target(name)
+        try:
+            target.resolve(named.digest)
+        except (NotFound, Unauthorized, Forbidden) as error:  # many registries say so of what does not exist
+            refused = error
+        else:
+            return target
+    raise NotFound(
+        f"The ModelKit is based on {named}, which is at {named.registry}, and no {named.repository}@{named.digest} is "
+        f"in {here}.",
+        hint=hint,
+    ) from refused
 
 
 def chain(base_reference: str | None, parents: ParentResolver) -> Iterator[tuple[Target, ModelKit]]:
