@@ -27,7 +27,7 @@ references:
 
 exit codes:
   0 done, 1 failed, 2 usage, 3 not found, 4 unauthorized or forbidden, 5 conflict, 6 verification failed,
-  7 unavailable, 10 different (diff only), 130 interrupted
+  7 unavailable, 10 different (diff only), 130 interrupted, 141 nobody reads the output any longer
 """
 
 

@@ -54,7 +54,9 @@ def add_verbs(verbs: Verbs) -> None:
 
     pull = add_verb(verbs, "pull", _pull, "copy a ModelKit from a registry to the local layout")
     pull.add_argument("source", metavar="REF", help="registry/repository[:tag][@digest]")
-    pull.add_argument("destination", nargs="?", metavar="DESTINATION", help="default: the same repository and tag")
+    pull.add_argument(
+        "destination", nargs="?", metavar="DESTINATION", help="repository[:tag[,tag...]] (default: the source's)"
+    )
 
     copy = add_verb(verbs, "copy", _copy, "copy a ModelKit between any two repositories, not changing a byte")
     copy.add_argument("source", metavar="REF")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -702,6 +703,26 @@ def test_a_linked_config_file_stays_a_link(tmp_path):
 
 
 # --- documentation
+
+
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The long flags of a parser and of its verbs."""
+    found = {name for action in parser._actions for name in action.option_strings if name.startswith("--")}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(*(flags_of(each) for each in action.choices.values()))
+    return found
+
+
+def test_the_page_names_every_flag_and_every_exit_code_and_no_other():
+    text = DOCS.read_text()
+    every = flags_of(build_parser())
+    told_of_together = {flag for flag in every if flag.startswith(("--from-", "--to-"))}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z](?![\w-])", text))
+    assert every - told_of_together - named == {"--version"}
+    assert named <= every
+    codes = set(re.findall(r"^\| (\d+) \|", text, re.MULTILINE))
+    assert codes == set(re.findall(r"\b(\d+) [a-z]", build_parser().epilog.partition("exit codes:")[2]))
 
 
 def shell_blocks(kind: str) -> str:
