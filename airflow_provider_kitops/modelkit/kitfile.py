@@ -475,6 +475,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _float_node(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     text = _gojson.number(value)
+    if text == "-0":
+        text = "-0.0"  # no integer has this sign
     kind = "float" if "e" in text or "." in text else "int"
     return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
 
