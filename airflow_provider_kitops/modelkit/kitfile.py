@@ -247,7 +247,8 @@ def parse_config(data: bytes) -> tuple[Kitfile, tuple[LayerIds | None, ...]]:
     :raises InvalidKitfile: not JSON, or a field has another type than the format says.
     """
     try:
-        value = json.loads(data)
+        # A negative zero is written without a fraction, and no integer.
+        value = json.loads(data, parse_int=lambda text: -0.0 if text == "-0" else int(text))
     except (ValueError, RecursionError) as error:
         raise InvalidKitfile(f"The config of this ModelKit is not JSON: {error}.") from error
     builder = _Builder(strict=False)
