@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_kitops.evidence._json import read_json
+from airflow_provider_kitops.oci.canonical import canonical
 from airflow_provider_kitops.oci.descriptor import is_digest, is_text
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
@@ -111,8 +111,7 @@ class Statement:
             "predicate": self.predicate,
         }
         try:
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-            return text.encode()
+            return canonical(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"The predicate of type {self.predicate_type} is not JSON: {error}.") from error
 
