@@ -24,7 +24,13 @@ from airflow_provider_kitops.oci._retry import RetryPolicy
 from airflow_provider_kitops.oci._status import error_of
 from airflow_provider_kitops.oci.auth import Authenticator, login_hint
 from airflow_provider_kitops.oci.credentials import Credentials
-from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, LimitExceeded, RegistryUnavailable
+from airflow_provider_kitops.oci.errors import (
+    InvalidInput,
+    KitopsError,
+    LimitExceeded,
+    RegistryUnavailable,
+    VerificationFailed,
+)
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
@@ -112,7 +118,11 @@ class RegistryClient:
         known = self.auth.header(scope)
         response = self._once(method, url, headers, params, body, known, accept, timeout, doing)
         if response.status_code == 401:
-            answer = self.auth.answer(response.headers.get("WWW-Authenticate", ""), scope, known)
+            try:
+                answer = self.auth.answer(response.headers.get("WWW-Authenticate", ""), scope, known)
+            except KitopsError:
+                response.close()
+                raise
             if answer is not None and answer != known:
                 if body is not None and not isinstance(body, bytes):
                     response.close()
@@ -173,8 +183,8 @@ class RegistryClient:
                 or "Location" not in response.headers
             ):
                 return response
-            url, params = redirect_target(response.url or url, response.headers["Location"]), None
             response.close()
+            url, params = redirect_target(response.url or url, response.headers["Location"]), None
         raise KitopsError(f"Could not {doing} at {self.registry}: it redirects in circles.")
 
     def _exchange(
@@ -206,6 +216,9 @@ class RegistryClient:
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise connection_error(error, f"{doing} at {self.registry}", settings.plain_http) from None
+        except ValueError as error:
+            # Some addresses that no parser of ours refuses, the HTTP library cannot send to.
+            raise VerificationFailed(f"Could not {doing}: {self.registry} names a malformed address.") from error
 
     def _certificate(self) -> str | tuple[str, str] | None:
         settings = self.settings
@@ -246,6 +259,8 @@ class RegistryClient:
         session.headers["Accept-Encoding"] = "identity"
         # Without it requests would take credentials from ~/.netrc.
         session.auth = _no_auth
+        # Redirects are followed here; requests would still read where each leads, and stumble over malformed addresses.
+        session.get_redirect_target = _no_redirect  # type: ignore[method-assign, assignment]
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
             adapter = HTTPAdapter(pool_connections=8, pool_maxsize=max(settings.connections, 4), max_retries=0)
@@ -285,6 +300,10 @@ def _begin_anew(doing: str) -> RegistryUnavailable:
 
 def _form(values: Mapping[str, str]) -> bytes:
     return urlencode({name: value for name, value in values.items() if value}).encode()
+
+
+def _no_redirect(response: requests.Response) -> None:
+    return None
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

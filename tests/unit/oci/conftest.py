@@ -29,9 +29,22 @@ def elsewhere() -> Iterator[FakeServer]:
         yield running
 
 
+_clients: list[RegistryClient] = []
+
+
+@pytest.fixture(autouse=True)
+def _all_clients_are_closed() -> Iterator[None]:
+    """Else their sockets are found by the garbage collector, which may run when a test has used up the stack."""
+    yield
+    while _clients:
+        _clients.pop().close()
+
+
 def client_of(server: FakeServer, credentials: Credentials = SECRET, **settings: object) -> RegistryClient:
     values: dict[str, object] = {"plain_http": True, "retry": QUICK, **settings}
-    return RegistryClient(server.host, HttpSettings(**values), lambda: credentials)  # type: ignore[arg-type]
+    client = RegistryClient(server.host, HttpSettings(**values), lambda: credentials)  # type: ignore[arg-type]
+    _clients.append(client)
+    return client
 
 
 def repository_of(server: FakeServer, credentials: Credentials = SECRET, **settings: object) -> Repository:

@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+import requests
 
 from airflow_provider_kitops.oci._origin import Origin, check_realm, redirect_target, upload_location
 from airflow_provider_kitops.oci.auth import Challenge, parse_challenges
@@ -237,3 +238,17 @@ def test_a_redirect_never_leaves_encryption() -> None:
     assert redirect_target("https://r.example/v2/x", "/y") == "https://r.example/y"
     with pytest.raises(VerificationFailed):
         redirect_target("https://r.example/v2/x", "http://cdn.example/y")
+
+
+@pytest.mark.parametrize("leads", ["to a token service", "by a redirect"])
+def test_an_answer_that_leads_elsewhere_gives_its_connection_back(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, leads: str
+) -> None:
+    closed = []
+    real = requests.Response.close
+    monkeypatch.setattr(requests.Response, "close", lambda self: (closed.append(self.status_code), real(self)))
+    challenge = Answer(401, headers={"WWW-Authenticate": 'Bearer realm="https://elsewhere.example/token"'})
+    server.answer = lambda request: challenge if "token" in leads else Answer(307, headers={"Location": "ftp://x/"})
+    with pytest.raises(VerificationFailed):
+        repository_of(server).tags()
+    assert set(closed) in ({401}, {307})

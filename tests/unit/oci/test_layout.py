@@ -380,15 +380,14 @@ def test_writers_killed_at_any_moment_leave_whole_artifacts(tmp_path: Path) -> N
     chance = random.Random(20261121)
     done = []
     for number in range(6):
-        writer = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", _WRITER, str(tmp_path), str(number)], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        time.sleep(chance.uniform(0.02, 0.3))
-        writer.send_signal(signal.SIGKILL)
-        done += writer.stdout.read().split()
-        writer.wait()
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(chance.uniform(0.02, 0.3))
+            writer.send_signal(signal.SIGKILL)
+            done += writer.stdout.read().split()
         layout = Layout(tmp_path, "demo/model")
         # All that was reported is there, and all that is listed is whole.
         assert {f"v{each}" for each in done} <= set(layout.tags())

@@ -222,3 +222,10 @@ def test_a_length_that_is_no_number_is_not_believed(server: FakeServer, reposito
     server.answer = answer
     with contextlib.suppress(KitopsError):
         assert repository.resolve("v1").size == 2
+
+
+@pytest.mark.parametrize("location", ["//[::1/x", "http://[", "http://a:b/", "\xff\xfe"])
+def test_a_redirect_to_what_is_no_address_is_refused(server: FakeServer, repository: Repository, location: str) -> None:
+    server.answer = lambda request: Answer(307, headers={"Location": location})
+    with pytest.raises(KitopsError):
+        repository.tags()
