@@ -35,6 +35,20 @@ def make_pair(directory: Path, name: str, issuer: Pair | None = None) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
+    signer = issuer.key if issuer else key
+    # From Python 3.13 on certificates must say these things as RFC 5280 wants them.
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=issuer is None,
+        crl_sign=issuer is None,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -45,7 +59,10 @@ def make_pair(directory: Path, name: str, issuer: Pair | None = None) -> Pair:
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(issuer.key if issuer else key, hashes.SHA256())
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(authority, critical=False)
+        .add_extension(usage, critical=True)
+        .sign(signer, hashes.SHA256())
     )
     pair = Pair(certificate, key, directory / f"{name}.pem", directory / f"{name}.key")
     pair.certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
