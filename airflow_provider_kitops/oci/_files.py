@@ -11,9 +11,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-# Named here as well for those that use several things of this module.
-from airflow_provider_kitops.oci.disk import storage_error
-from airflow_provider_kitops.oci.disk import storage_errors as storage_errors
+from airflow_provider_kitops.oci.disk import storage_error, storage_errors
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
 _GRACE = 60.0

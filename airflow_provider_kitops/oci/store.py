@@ -18,6 +18,7 @@ from airflow_provider_kitops.oci._http import HttpSettings, RegistryClient
 from airflow_provider_kitops.oci._paging import pages, texts
 from airflow_provider_kitops.oci.credentials import Credentials, find_credentials
 from airflow_provider_kitops.oci.descriptor import Descriptor
+from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, NotFound, StorageError
 from airflow_provider_kitops.oci.layout import RESERVED_NAMES, Layout
 from airflow_provider_kitops.oci.reference import Reference, shown
@@ -252,7 +253,7 @@ class Store:
             self._client.request("GET", at.path("tags", "list"), doing=doing, scope=at.pull, params={"n": "1"}).close()
             return
         path = self._directory / repository
-        with _files.storage_errors("look at", path):
+        with storage_errors("look at", path):
             exists = (path / "index.json").is_file()
         if not exists:
             raise NotFound(f"There is no repository {repository} in the local layout.", hint=f"It would be {path}.")
@@ -276,7 +277,7 @@ class Store:
 
     def _check_layout(self) -> str:
         directory = self._directory
-        with _files.storage_errors("look at", directory):
+        with storage_errors("look at", directory):
             exists = directory.exists()
         if exists:
             with _files.Temporary(directory, directory):
@@ -338,7 +339,7 @@ def _check_readable(path: Path, registry: str, *, directory: bool) -> None:
 
 def _layouts(directory: Path, root: Path) -> Iterator[str]:
     """The layouts below a directory: one may hold others, next to its own files."""
-    with _files.storage_errors("read", directory):
+    with storage_errors("read", directory):
         try:
             below = sorted(path for path in directory.iterdir() if _may_hold_layouts(path))
         except FileNotFoundError:
