@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,11 +33,14 @@ class TarEntry:
     directory: bool
 
 
-def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
+def read_entries(
+    read: Callable[[int], bytes], label: str, above: str = ""
+) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
     """The entries of a tar stream, each with its content, which must be used up before the next.
 
     :param read: gives up to so many bytes, and empty bytes only at the end.
     :param label: what to call the stream in messages.
+    :param above: clean path of a directory that all names are relative to.
     :raises UnsafePath: a link, a device, or a name that leaves the directory.
     :raises VerificationFailed: the stream is no tar, or ends early.
     :raises LimitExceeded: a header that is larger, or a name that is deeper, than any real one.
@@ -82,7 +86,7 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
             continue
         mode = _number(block[100:108], label) & 0o777
         content = stream.content(0 if directory else size)
-        yield TarEntry(name, mode, 0 if directory else size, directory), content
+        yield TarEntry(posixpath.join(above, name), mode, 0 if directory else size, directory), content
         for _ in content:
             pass
         if not directory:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kitops.modelkit._paths import clean
-from airflow_provider_kitops.modelkit.modelkit import Layer, ModelKit
+from airflow_provider_kitops.modelkit._reading import read_layer
+from airflow_provider_kitops.modelkit.manifest import Layer
+from airflow_provider_kitops.modelkit.modelkit import ModelKit
+from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,35 @@ class LayerChange:
 
 
 @dataclass(frozen=True)
+class FileState:
+    """One file of a layer.
+
+    :param digest: of its content.
+    :param size: bytes.
+    :param mode: permission bits.
+    """
+
+    digest: str
+    size: int
+    mode: int
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that only one side of a changed layer has, or both with different content or mode.
+
+    :param layer: clean path of the layer.
+    :param path: of the file.
+    :param old, new: digest, size and mode; a side that does not have it is ``None``.
+    """
+
+    layer: str
+    path: str
+    old: FileState | None
+    new: FileState | None
+
+
+@dataclass(frozen=True)
 class Difference:
     """All that differs; empty if the content is the same."""
 
@@ -54,6 +87,24 @@ def diff(old: ModelKit, new: ModelKit) -> Difference:
     Layers are the same if their diffIds are, so one that was only compressed otherwise does not count.
     """
     return Difference(tuple(_fields(old, new)), tuple(_layers(old, new)))
+
+
+def diff_files(
+    old: Target, new: Target, change: LayerChange, *, on_progress: ProgressHook | None = None
+) -> list[FileChange]:
+    """What differs inside a layer, by reading both sides of it.
+
+    :param old, new: where the two ModelKits are.
+    :raises DigestMismatch, VerificationFailed: a layer is not what its digest says.
+    :raises UnsafePath: a layer holds what no ModelKit may.
+    """
+    ours = _files(old, change.old, on_progress) if change.old else {}
+    theirs = _files(new, change.new, on_progress) if change.new else {}
+    return [
+        FileChange(change.path, path, ours.get(path), theirs.get(path))
+        for path in sorted({*ours, *theirs})
+        if ours.get(path) != theirs.get(path)
+    ]
 
 
 def _fields(old: ModelKit, new: ModelKit) -> Iterator[FieldChange]:
@@ -91,3 +142,23 @@ def _layers(old: ModelKit, new: ModelKit) -> Iterator[LayerChange]:
 
 def _content(layer: Layer) -> str:
     return layer.diff_id or layer.descriptor.digest
+
+
+def _files(target: Target, layer: Layer, on_progress: ProgressHook | None) -> dict[str, FileState]:
+    done = 0
+
+    def on_read(count: int) -> None:
+        nonlocal done
+        done += count
+        if count and on_progress:
+            on_progress(Progress("download", clean(layer.path), done, layer.descriptor.size))
+
+    found = {}
+    for entry, content in read_layer(target, layer, on_read=on_read):
+        hashing, size = hashlib.sha256(), 0
+        for data in content:
+            hashing.update(data)
+            size += len(data)
+        if not entry.directory:
+            found[entry.name] = FileState(f"sha256:{hashing.hexdigest()}", size, entry.mode)
+    return found

@@ -13,6 +13,7 @@ from airflow_provider_kitops.modelkit import _tar
 from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, clean, within
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
+from airflow_provider_kitops.modelkit.manifest import LayerFormat
 from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, UnsafePath
 
@@ -49,10 +50,13 @@ class LayerPlan:
     path: str
     name: str
     entries: tuple[FileEntry, ...] = field(repr=False)
+    layer_format: LayerFormat = "tar"
 
     @property
     def size(self) -> int:
-        """Bytes of the tar stream."""
+        """Bytes of the stream."""
+        if self.layer_format == "raw":
+            return self.entries[0].size
         return sum(len(block) + entry.size + -entry.size % _tar.BLOCK for entry, block in self._headers()) + len(
             _tar.TRAILER
         )
@@ -62,7 +66,7 @@ class LayerPlan:
             yield entry, _tar.header(entry.name, entry.mode, entry.size, directory=entry.directory)
 
     def chunks(self, on_bytes: Callable[[int], None] | None = None) -> Iterator[bytes]:
-        """The tar stream, each file read once, in chunks of about a mebibyte.
+        """The tar stream, or the file of a raw layer: each file read once, in chunks of about a mebibyte.
 
         :param on_bytes: told how many bytes each chunk has.
         :raises StorageError: a file cannot be read, or its size has changed since the scan.
@@ -85,6 +89,9 @@ class LayerPlan:
         yield bytes(buffer)
 
     def _pieces(self) -> Iterator[bytes]:
+        if self.layer_format == "raw":
+            yield from _read(self.context / self.entries[0].name, self.entries[0].size)
+            return
         for entry, block in self._headers():
             yield block
             if not entry.directory:
@@ -119,11 +126,19 @@ def _read(path: Path, size: int) -> Iterator[bytes]:
 
 
 def plan_layers(
-    context: Path, kitfile: Kitfile, rules: IgnoreRules, inherited: Sequence[str] = ()
+    context: Path,
+    kitfile: Kitfile,
+    rules: IgnoreRules,
+    inherited: Sequence[str] = (),
+    *,
+    layer_format: LayerFormat = "tar",
+    skip_two_dots: bool = False,
 ) -> tuple[LayerPlan, ...]:
     """Scan the context: every file goes into the layer whose path is the most specific one that holds it.
 
     :param inherited: paths that the layers of parent ModelKits fill; their files are not packed again.
+    :param layer_format: ``raw`` wants one file for each layer; MCP servers are always raw.
+    :param skip_two_dots: leave files with ``..`` in their names out.
     :raises InvalidInput: paths that do not exist or hold no file, all of them in one message.
     :raises UnsafePath: a name that no ModelKit can carry (``..`` in it, or not UTF-8).
     :raises StorageError: something cannot be read.
@@ -141,11 +156,13 @@ def plan_layers(
     for kind, entry in entries:
         path = clean(entry.path)
         label = f"{kind.value} {getattr(entry, 'name', '')}".strip()
-        scan = _Scan(context, path, rules, [claim for claim in claims if not within(path, claim)])
-        problem = scan.problem() or scan.run()
+        form: LayerFormat = "raw" if kind is LayerKind.MCP_SERVER else layer_format
+        others = [claim for claim in claims if not within(path, claim)]
+        scan = _Scan(context, path, rules, others, skip_two_dots=skip_two_dots)
+        problem = scan.problem() or scan.run() or (scan.raw() if form == "raw" else None)
         if problem:
             problems.append(f"{label}: {problem}")
-        plans.append(LayerPlan(context, kind, path, getattr(entry, "name", "") or path, tuple(scan.found)))
+        plans.append(LayerPlan(context, kind, path, getattr(entry, "name", "") or path, tuple(scan.found), form))
     if problems:
         listed = problems[0] if len(problems) == 1 else "".join(f"\n  * {problem}" for problem in problems)
         raise InvalidInput(f"The context {context} cannot be packed. {listed}")
@@ -163,11 +180,14 @@ def _context(context: Path) -> None:
 class _Scan:
     """Walks one layer's path, and the directories above it, in the order of its tar."""
 
-    def __init__(self, context: Path, path: str, rules: IgnoreRules, others: Sequence[str]) -> None:
+    def __init__(
+        self, context: Path, path: str, rules: IgnoreRules, others: Sequence[str], *, skip_two_dots: bool
+    ) -> None:
         self.context = context
         self.path = path
         self.rules = rules
         self.others = others
+        self.skip_two_dots = skip_two_dots
         self.found: list[FileEntry] = []
         self.files = 0
         self.links: list[str] = []
@@ -208,6 +228,13 @@ class _Scan:
         log.warning("All files below %s are ignored or belong to other layers.", self.path)
         return None
 
+    def raw(self) -> str | None:
+        """Keep the one file alone; returns why the path cannot be a raw layer, if so."""
+        self.found = [entry for entry in self.found if not entry.directory]
+        if len(self.found) == 1 and self.found[0].name == self.path:
+            return None
+        return f"path {self.path} is not one file that is packed, as a raw layer must be; name its files, or use tar"
+
     def _walk(self) -> None:
         parts = () if self.path == "." else tuple(self.path.split("/"))
         for count in range(1, len(parts)):
@@ -236,6 +263,10 @@ class _Scan:
             return directory and self.rules.has_exceptions
         if not directory and not stat.S_ISREG(status.st_mode):
             self.links.append(name)
+            return False
+        if self.skip_two_dots and ".." in name:
+            log.warning("%s is left out: its name holds '..'.", name)
+            self.left_out += 1
             return False
         _carriable(name)
         with storage_errors("read", path):

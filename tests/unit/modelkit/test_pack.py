@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit.kitfile import Code, Docs, Kitfile, McpServer, Model, ModelPart, Prompt
+from airflow_provider_kitops.modelkit.kitfile import Code, Docs, Kitfile, Model, ModelPart, Prompt
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
@@ -282,7 +282,6 @@ def test_a_kitfile_that_breaks_a_rule_or_needs_more_than_is_there_is_refused(lay
     for kitfile in (
         Kitfile(model=Model(path="../w")),
         Kitfile(model=Model(path="w", parameters={"a": object()})),
-        Kitfile(mcp_servers=(McpServer("s", "s.mcpb"),)),
     ):
         with pytest.raises(InvalidKitfile):
             pack(context, kitfile, layout)
