@@ -199,6 +199,7 @@ def test_an_unreadable_file_is_named_before_anything_is_sent(write: Write) -> No
 def test_no_permission_is_named_before_anything_is_sent(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     target = MemoryTarget()
     context = write({"w/a": "1", "w/b": "2"})
+    (context / "w/b").chmod(0o600)  # another user's, say
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("w/b") and real(path, mode))
     with pytest.raises(StorageError, match=r"w/b.*Permission denied"):
