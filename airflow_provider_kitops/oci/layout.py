@@ -26,7 +26,7 @@ from airflow_provider_kitops.oci.content import (
     read_small,
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
-from airflow_provider_kitops.oci.disk import storage_errors
+from airflow_provider_kitops.oci.disk import make_directory, storage_errors
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
@@ -305,7 +305,7 @@ class Layout:
 
     def _prepare(self) -> None:
         if not (self.path / _MARKER).exists():
-            _files.make_directory(self.path)
+            make_directory(self.path)
             _files.replace_file(self.path / _MARKER, _MARKER_CONTENT, self._ingest)
         if not (self.path / "index.json").exists():
             self._change(lambda index: index)

@@ -103,7 +103,7 @@ def _make_scratch(directory: Path) -> None:
 
     Once it is there, those above it are not empty, and stay.
     """
-    from airflow_provider_kitops.oci._files import make_directory
+    from airflow_provider_kitops.oci.disk import make_directory
 
     for _ in range(_TRIES):
         try:
