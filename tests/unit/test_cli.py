@@ -557,7 +557,7 @@ def test_a_timeout_is_a_number_above_0(modelkit, timeout):
     assert "--timeout" in modelkit("run", "spec.yaml", f"--timeout={timeout}", code=2).stderr
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "a: 2026-99-99"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "a: ["])
 def test_a_specification_that_cannot_be_read_is_an_error(modelkit, tmp_path, text):
     (tmp_path / "spec.yaml").write_text(text)
     assert "spec.yaml is not YAML" in error_of(modelkit("run", "spec.yaml", code=2))
