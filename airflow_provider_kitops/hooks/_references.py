@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.oci import tagging
+from airflow_provider_kitops.oci import description, tagging
 from airflow_provider_kitops.oci.descriptor import is_digest
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 
 if TYPE_CHECKING:
-    from airflow_provider_kitops.oci.descriptor import Descriptor
     from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
 
@@ -144,27 +143,14 @@ def describe(
     """
     asked = store.reference(reference)
     pinned, descriptor = store.resolve(asked)
-    return {
-        "reference": str(pinned),
-        "digest": descriptor.digest,
-        "tags": list(tags) if tags is not None else [asked.tag] if asked.tag and not asked.digest else [],
-        "size": _size(store, pinned, descriptor),
-        "media_type": descriptor.media_type,
-        **fields,
-    }
+    if tags is None:
+        tags = [asked.tag] if asked.tag and not asked.digest else []
+    return description.describe(store.target(pinned), pinned, descriptor, tags, **fields)
 
 
 def reached(digest: str, moved_from: str | None, moved_to: str | None) -> bool:
     """Whether a tag that names ``digest`` is where a sensor waits for it to be."""
     return digest != moved_from and moved_to in (None, digest)
-
-
-def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
-    from airflow_provider_kitops.oci.content import read
-    from airflow_provider_kitops.oci.manifest import Links
-
-    links = Links.parse(descriptor.media_type, read(store.target(pinned), descriptor))
-    return descriptor.size + sum(part.size for part in (*links.blobs, *links.manifests))
 
 
 def _shown(value: Any) -> str:

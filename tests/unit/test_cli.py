@@ -18,7 +18,10 @@ import pytest
 
 from airflow_provider_kitops._cli.session import Session
 from airflow_provider_kitops.cli import build_parser, main
-from tests.unit.evidence.conftest import make_keys
+from airflow_provider_kitops.oci.content import read
+from airflow_provider_kitops.oci.layout import Layout
+from airflow_provider_kitops.oci.manifest import Links
+from tests.unit.evidence.conftest import make_keys, put_manifest
 from tests.unit.promotion.decisions import decision
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
@@ -294,6 +297,57 @@ def test_verify_finds_a_changed_byte(modelkit, tmp_path):
     blob.chmod(0o644)
     blob.write_bytes(data)
     assert layer["digest"] in error_of(modelkit("verify", "demo/model:v1", code=6))
+
+
+def test_verify_reads_what_nobody_knows_the_type_of(modelkit, tmp_path):
+    target = Layout(tmp_path / "layout", "demo/model")
+    kit = put_manifest(target, "weights")
+    [_, layer] = Links.parse(kit.media_type, read(target, kit)).blobs
+    reference = f"demo/model@{kit.digest}"
+    assert modelkit.json("verify", reference)["content_read"] is True
+    blob = tmp_path / "layout" / "demo" / "model" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
+    blob.chmod(0o644)
+    blob.write_bytes(b"weighty")
+    assert layer.digest in error_of(modelkit("verify", reference, code=6))
+    assert modelkit.json("verify", reference, "--no-content")["content_read"] is False
+
+
+def test_every_answer_about_a_manifest_has_what_operators_return(modelkit, tmp_path):
+    """``run`` has a test of its own."""
+    digest = modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text("{}")
+    (tmp_path / "r.json").write_bytes(decision(digest, None).to_bytes())
+    manifest = tmp_path / "layout" / "demo" / "model" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    content = json.loads(manifest.read_text())
+    size = manifest.stat().st_size + sum(part["size"] for part in (content["config"], *content["layers"]))
+    for line in (
+        "pack ctx -t demo/model:v1",
+        "unpack demo/model:v1 -d out",
+        "copy demo/model:v1 demo/other:v1",
+        "tag demo/model:v1 :v2",
+        "info demo/model:v1",
+        "inspect demo/model:v1",
+        "verify demo/model:v1",
+        "verify demo/model:v1 --no-content",
+        f"promote demo/model@{digest} --tag champion --report r.json",
+        "remove demo/model:v2",
+        "remove demo/other:v1",
+    ):
+        answer = modelkit.json(*line.split())
+        assert answer.keys() >= {"reference", "digest", "tags", "size", "media_type"}, line
+        assert (answer["digest"], answer["size"]) == (digest, size), line
+    made = modelkit.json("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json")
+    assert made["digest"] != digest
+    assert made["size"] > 0
+
+
+def test_a_damaged_modelkit_can_be_removed(modelkit, tmp_path):
+    digest = modelkit.pack("w", "demo/model:v1")
+    manifest = tmp_path / "layout" / "demo" / "model" / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    manifest.chmod(0o644)
+    manifest.write_bytes(manifest.read_bytes().replace(b"{", b"["))
+    assert modelkit.json("remove", "demo/model:v1")["digest"] == digest
+    assert modelkit.json("list")["modelkits"] == []
 
 
 @pytest.mark.parametrize("predicate", ["", "[1]", "nothing", "[" * 100_000, '{"a": "\\ud800"}'])
