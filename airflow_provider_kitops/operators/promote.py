@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
+from airflow_provider_kitops.hooks._describe import describe
+from airflow_provider_kitops.hooks._references import ReferenceLike, digest_text, reference_text
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer, verifier

@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.hooks._arguments import settings_of, texts_of
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import require
-from airflow_provider_kitops.hooks._references import (
-    ReferenceLike,
-    describe,
-    reference_text,
-    settings_of,
-    split_reference,
-    texts_of,
-)
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
 
 if TYPE_CHECKING:
