@@ -47,12 +47,13 @@ def _node(text: str | bytes) -> Node | None:
         raise ValueError(str(error)) from error
 
 
-def _plain(node: Node) -> Any:
+def _plain(node: Node, *, times_as_kit: bool = False) -> Any:
+    """The node's value; times as the text that they are, or in the form that kit gives them in JSON."""
     if isinstance(node, Items):
-        return [_plain(item) for item in node.items]
+        return [_plain(item, times_as_kit=times_as_kit) for item in node.items]
     if isinstance(node, Entries):
-        return {key.text: _plain(value) for key, value in node.items}
-    return node.text if isinstance(node.value, str) else node.value
+        return {key.text: _plain(value, times_as_kit=times_as_kit) for key, value in node.items}
+    return node.text if isinstance(node.value, str) and not times_as_kit else node.value
 
 
 def _specification(node: Node, where: tuple[str, ...]) -> Any:
@@ -66,21 +67,12 @@ def _specification(node: Node, where: tuple[str, ...]) -> Any:
 
 def _kitfile(node: Node, where: tuple[str, ...]) -> Any:
     if where == _PARAMETERS:
-        return _parameters(node)
+        return _plain(node, times_as_kit=True)  # as a Kitfile's parser reads them
     if isinstance(node, Items):
         return [_kitfile(item, (*where, "")) for item in node.items]
     if isinstance(node, Entries):
         return {key.text: _kitfile(value, (*where, key.text)) for key, value in node.items}
     return None if node.value is None else node.text
-
-
-def _parameters(node: Node) -> Any:
-    """As a Kitfile's parser reads them, times in the form that kit gives them included."""
-    if isinstance(node, Items):
-        return [_parameters(item) for item in node.items]
-    if isinstance(node, Entries):
-        return {key.text: _parameters(value) for key, value in node.items}
-    return node.value
 
 
 class _Dumper(yaml.SafeDumper):

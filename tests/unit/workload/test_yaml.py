@@ -60,7 +60,7 @@ def test_a_kitfile_inside_a_specification_keeps_its_texts_as_they_are_written() 
       kitfile:
         manifestVersion: 1.0.0
         package: {name: 007, version: 1.10, license: null, authors: [on, 1e-4]}
-        model: {path: m, version: 2026-01-31, parameters: {rate: 1e-4, text: "1e-4", on: yes}}
+        model: {path: m, version: 2026-01-31, parameters: {rate: 1e-4, text: "1e-4", on: yes, at: 2026-01-31}}
     """
     found: dict[str, Any] = load_specification(text)
     assert found["config"] == {"version": 1.1, "version_text": "1.10"}
@@ -72,7 +72,7 @@ def test_a_kitfile_inside_a_specification_keeps_its_texts_as_they_are_written() 
             "model": {
                 "path": "m",
                 "version": "2026-01-31",
-                "parameters": {"rate": 1e-4, "text": "1e-4", "on": "yes"},
+                "parameters": {"rate": 1e-4, "text": "1e-4", "on": "yes", "at": "2026-01-31T00:00:00Z"},
             },
         },
     }
