@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_kitops.hooks._arguments import brief, texts_of
-from airflow_provider_kitops.hooks._arguments import settings_of as settings_of
-from airflow_provider_kitops.hooks._describe import describe as describe
 from airflow_provider_kitops.oci import tagging
 from airflow_provider_kitops.oci.descriptor import is_digest
 from airflow_provider_kitops.oci.errors import InvalidReference

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.hooks._arguments import settings_of
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import optional_feature, require
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, settings_of
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
 from airflow_provider_kitops.hooks.llm import endpoint_settings
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
