@@ -77,15 +77,22 @@ def champion_challenger() -> None:
     )
 
     @task(multiple_outputs=True)
-    def incumbent(base: dict[str, Any]) -> dict[str, Any]:
-        """Who is to be beaten: the champion, or the untuned base while there is none."""
-        from airflow_provider_kitops.hooks.kitops import KitopsHook
+    def incumbent(base: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
+        """Who is to be beaten: the champion, or the untuned base while there is none.
 
-        repository = get_current_context()["params"]["model"]
-        champion = KitopsHook().resolve(f"{repository}:champion", default=None)
+        The dataset is looked at too: items that no judge can read should not be found after hours of training.
+        """
+        from airflow_provider_kitops.hooks.kitops import KitopsHook
+        from airflow_provider_kitops.judge.config import JudgeConfig
+        from airflow_provider_kitops.promotion.judging import check_inputs
+
+        params, hook = get_current_context()["params"], KitopsHook()
+        with hook.store() as store:
+            check_inputs(store, dataset["reference"], config=JudgeConfig.parse(params["judging"]))
+        champion = hook.resolve(f"{params['model']}:champion", default=None)
         return {"champion": champion, "model": champion or base}
 
-    beaten_by = incumbent(base.output)
+    beaten_by = incumbent(base.output, dataset.output)
 
     challenger = run.fine_tune(
         task_id="fine_tune",
@@ -94,6 +101,7 @@ def champion_challenger() -> None:
         destination="{{ params.model }}:challenger",
         config="{{ dict(params.training, max_steps=params.steps, seed=params.seed) }}",
     )
+    beaten_by >> challenger
     challenger_answers = run.generate(
         task_id="ask_challenger",
         model=challenger.output,

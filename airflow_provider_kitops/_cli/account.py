@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from airflow_provider_kitops._cli.credentials import save
 from airflow_provider_kitops._cli.options import Verbs, add_verb
 from airflow_provider_kitops._cli.session import Session
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
@@ -32,9 +31,11 @@ def _login(session: Session, options: argparse.Namespace) -> int:
             f"Cannot log in to {registry}: no credentials.",
             hint="Give --username, and the password with --password-stdin or when asked.",
         )
-    from airflow_provider_kitops.oci.credentials import docker_config_file
+    from airflow_provider_kitops.oci.credentials import Credentials, docker_config_file, save_credentials
 
     said = session.store(registry).check()
-    where = save(docker_config_file(options.docker_config), registry, options.username, session.password())
+    secret = session.password()
+    credentials = Credentials(options.username, secret) if options.username else Credentials(identity_token=secret)
+    where = save_credentials(registry, credentials, docker_config_file(options.docker_config))
     session.answer({"registry": registry, "username": options.username, "kept_in": where}, f"{said}\nkept in {where}")
     return 0

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_kitops._cli.options import Verbs, add_sides, add_verb, content_of, path, unreadable
-from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, described
+from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session
+from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
@@ -97,8 +98,8 @@ def _pack(session: Session, options: argparse.Namespace) -> int:
             on_progress=hook,
             parents=parents_of(store),
         )
-    answer = described(reference, kit.descriptor, tags, size=kit.size)
-    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(kit.size)})")
+    answer = describe(target, reference, kit.descriptor, tags)
+    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(answer['size'])})")
     return 0
 
 
@@ -122,7 +123,7 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
 
     store, reference, target, descriptor = session.resolve(options.reference)
     with session.progress() as hook:
-        kit = unpack(
+        unpack(
             target,
             descriptor.digest,
             options.dir,
@@ -133,7 +134,7 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
             concurrency=options.concurrency,
             on_progress=hook,
         )
-    answer = described(reference, descriptor, size=kit.size, directory=str(options.dir))
+    answer = describe(target, reference, descriptor, directory=str(options.dir))
     session.answer(answer, f"unpacked {answer['reference']} into {options.dir}")
     return 0
 
@@ -186,8 +187,8 @@ def _transfer(session: Session, options: argparse.Namespace, source: str, destin
             mutable_tags=session.mutable_tags,
             on_progress=hook,
         )
-    answer = described(
-        given, result.descriptor, tags, copied=result.copied, skipped=result.skipped, mounted=result.mounted
+    answer = describe(
+        target, given, result.descriptor, tags, copied=result.copied, skipped=result.skipped, mounted=result.mounted
     )
     session.answer(answer, f"{done} {answer['reference']} ({size_text(result.copied)} sent)")
     return 0

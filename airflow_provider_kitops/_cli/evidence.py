@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb, content_of, path
-from airflow_provider_kitops._cli.session import Session, described, shown
+from airflow_provider_kitops._cli.session import Session, shown
+from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def _attest(session: Session, options: argparse.Namespace) -> int:
     _, reference, target, subject = session.resolve(options.reference)
     statement = Statement([Subject(reference.name, subject.digest)], options.type, predicate)
     made = attach(target, subject, statement, signer=signer, files=files)
-    answer = described(reference, made, subject=subject.digest, predicate_type=options.type, signed=signer is not None)
+    answer = describe(
+        target, reference, made, subject=subject.digest, predicate_type=options.type, signed=signer is not None
+    )
     session.answer(answer, f"attached {answer['reference']} to {subject.digest}")
     return 0
 
@@ -68,7 +70,8 @@ def _verify(session: Session, options: argparse.Namespace) -> int:
 
     verifier = load_verifier(options.key) if options.key else None
     _, reference, target, subject = session.resolve(options.reference)
-    size = None if options.no_content else _check_content(session, target, subject)
+    if not options.no_content:
+        _check_content(session, target, subject)
     if verifier is not None:
         found = attach.verify(target, subject, verifier, options.type)
     else:
@@ -84,31 +87,28 @@ def _verify(session: Session, options: argparse.Namespace) -> int:
         }
         for one in found
     ]
-    lines = [
-        f"{reference.at(subject.digest)}: "
-        + ("content not read" if size is None else f"{size} bytes as they should be")
-    ]
+    answer = describe(target, reference, subject, content_read=not options.no_content, statements=statements)
+    content = f"{answer['size']} bytes as they should be" if answer["content_read"] else "content not read"
+    lines = [f"{answer['reference']}: {content}"]
     for each in statements:
         signed = f"signed by {each['verified_by']}" if each["verified_by"] else "signature not checked"
         signed = signed if each["signatures"] else "not signed"
         lines.append(f"  {shown(each['predicate_type'])}  {each['digest']}  {signed}")
-    session.answer(described(reference, subject, size=size, statements=statements), "\n".join(lines))
+    session.answer(answer, "\n".join(lines))
     return 0
 
 
-def _check_content(session: Session, target: Target, subject: Descriptor) -> int:
-    """Read manifest, config and layers to the end, which checks them, and return their bytes in all."""
+def _check_content(session: Session, target: Target, subject: Descriptor) -> None:
+    """Read manifest, config and layers to the end, which checks them: also layers of a type that is not known."""
     from airflow_provider_kitops.modelkit.modelkit import ModelKit
-    from airflow_provider_kitops.oci.descriptor import Descriptor as DescriptorOf
+    from airflow_provider_kitops.oci.manifest import Links
     from airflow_provider_kitops.oci.target import Progress
 
     kit = ModelKit.read(target, subject.digest)
-    config = DescriptorOf.from_json(json.loads(kit.manifest)["config"])
     with session.progress() as hook:
-        for descriptor in [config, *(layer.descriptor for layer in kit.layers)]:
+        for descriptor in Links.parse(subject.media_type, kit.manifest).blobs:
             done = 0
             with target.fetch(descriptor) as reader:
                 while chunk := reader.read(1024 * 1024):
                     done += len(chunk)
                     hook(Progress("download", descriptor.digest[7:19], done, descriptor.size))
-    return kit.size

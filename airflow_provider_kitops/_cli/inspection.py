@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session, described, shown
+from airflow_provider_kitops._cli.session import Session, shown
+from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
@@ -86,7 +87,7 @@ def _info(session: Session, options: argparse.Namespace) -> int:
     _, reference, target, descriptor = session.resolve(options.reference)
     kit = ModelKit.read(target, descriptor.digest)
     kitfile = json.loads(kit.kitfile.to_config_json())
-    session.answer(described(reference, descriptor, size=kit.size, kitfile=kitfile), kit.kitfile.to_yaml())
+    session.answer(describe(target, reference, descriptor, kitfile=kitfile), kit.kitfile.to_yaml())
     return 0
 
 
@@ -95,8 +96,8 @@ def _inspect(session: Session, options: argparse.Namespace) -> int:
 
     _, reference, target, descriptor = session.resolve(options.reference)
     kit = ModelKit.read(target, descriptor.digest)
-    answer: dict[str, Any] = described(
-        reference, descriptor, size=kit.size, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
+    answer: dict[str, Any] = describe(
+        target, reference, descriptor, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
     )
     session.answer(answer, json.dumps(answer, indent=2, ensure_ascii=False))
     return 0

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_kitops._cli.inspection import columns
 from airflow_provider_kitops._cli.options import Verbs, add_verb, path
-from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
 
@@ -97,7 +98,8 @@ def _rollback(session: Session, options: argparse.Namespace) -> int:
 
 def _report(session: Session, reference: Reference, target: Target, done: Promotion) -> int:
     descriptor = target.resolve(done.digest)
-    answer = described(
+    answer = describe(
+        target,
         reference,
         descriptor,
         (done.tag,),

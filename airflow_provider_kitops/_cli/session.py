@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import of_registry, of_side, words
+from airflow_provider_kitops.oci.description import described as described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_reference
@@ -202,14 +203,3 @@ def shown(text: str) -> str:
     JSON stays what it was.
     """
     return _UNSHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
-
-
-def described(reference: Reference, descriptor: Descriptor, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
-    """The answer that all verbs give about one manifest, named as operators name it."""
-    return {
-        "reference": str(reference.at(descriptor.digest)),
-        "digest": descriptor.digest,
-        "tags": list(tags),
-        "media_type": descriptor.media_type,
-        **more,
-    }

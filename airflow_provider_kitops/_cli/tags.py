@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session, described
-from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops.oci.description import describe, described
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference
 
 
@@ -46,7 +47,7 @@ def _tag(session: Session, options: argparse.Namespace) -> int:
     if not tags:
         raise InvalidReference(f"{text!r} names no tag.", hint="Write repository:tag.")
     apply_tags(target, descriptor, tags, mutable=session.mutable_tags)
-    answer = described(reference, descriptor, tags)
+    answer = describe(target, reference, descriptor, tags)
     session.answer(answer, f"tagged {answer['reference']} as {', '.join(tags)}")
     return 0
 
@@ -74,11 +75,15 @@ def _remove(session: Session, options: argparse.Namespace) -> int:
         others = [
             tag for tag in target.tags() if tag != reference.tag and target.resolve(tag).digest == descriptor.digest
         ]
+    try:
+        answer = describe(target, reference, descriptor, others, removed=not others)  # while it is still there
+    except (InvalidInput, VerificationFailed):  # what is damaged can be removed all the same
+        answer = described(reference, descriptor, others, size=descriptor.size, removed=not others)
     if others:
         target.untag(reference.tag)
         done = f"untagged {reference}; {', '.join(others)} still names {descriptor.digest}"
     else:
         target.delete(descriptor)
         done = f"removed {reference.at(descriptor.digest)}"
-    session.answer(described(reference, descriptor, tuple(others), removed=not others), done)
+    session.answer(answer, done)
     return 0

@@ -27,44 +27,53 @@ def add_verbs(verbs: Verbs) -> None:
     run.add_argument("specification", type=path, metavar="FILE")
     run.add_argument("--scratch", type=path, metavar="DIR", help="where inputs and output are kept meanwhile")
     run.add_argument("--timeout", type=seconds, metavar="SECONDS", help="end the program after this time")
+    run.add_argument("--key", type=path, metavar="FILE", help="private key (PEM) to sign the provenance with")
 
 
 def _run(session: Session, options: argparse.Namespace) -> int:
-    import yaml
-
-    from airflow_provider_kitops.workload.runner import run_local
+    from airflow_provider_kitops.evidence.signing import load_signer
+    from airflow_provider_kitops.workload._yaml import load_specification
+    from airflow_provider_kitops.workload.runner import WorkloadResult, run_local
     from airflow_provider_kitops.workload.spec import WorkloadSpec
 
     try:
-        fields = yaml.safe_load(content_of(options.specification))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that there is not
+        fields = load_specification(content_of(options.specification))
+    except ValueError as error:
         raise InvalidInput(
             f"The specification {options.specification} is not YAML: {' '.join(str(error).split())}."
         ) from error
-    if not isinstance(fields, dict) or not all(isinstance(key, str) for key in fields):
+    if not isinstance(fields, dict):
         raise InvalidInput(f"{options.specification} is no workload specification: it is not a mapping.")
+    signer = load_signer(options.key) if options.key else None
     fields = _pinned(session, fields)
     spec = WorkloadSpec.of(**fields)
     output = Reference.parse(spec.output.reference)
     scratch = options.scratch or _default_scratch()
-    result = run_local(
+
+    def answer(result: WorkloadResult) -> None:
+        told = described(
+            Reference.parse(result.reference),
+            result.descriptor,
+            result.tags,
+            size=result.size,
+            metrics=dict(result.metrics),
+            seconds=round(result.seconds, 3),
+            provenance=result.provenance or None,
+        )
+        session.answer(told, f"published {told['reference']} ({', '.join(result.tags)})")
+        # Here, and not at the end: the run's files are kept until its digest has reached whoever asked.
+        sys.stdout.flush()
+
+    run_local(
         spec,
         session.store(output.registry),
         scratch,
         on_line=None if options.quiet else _show,
         timeout=options.timeout,
         on_step=session.note,
+        on_published=answer,
+        signer=signer,
     )
-    answer = described(
-        Reference.parse(result.reference),
-        result.descriptor,
-        result.tags,
-        size=result.size,
-        metrics=dict(result.metrics),
-        seconds=round(result.seconds, 3),
-        provenance=result.provenance or None,
-    )
-    session.answer(answer, f"published {answer['reference']} ({', '.join(result.tags)})")
     return 0
 
 

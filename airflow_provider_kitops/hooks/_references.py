@@ -1,19 +1,14 @@
-"""References as DAGs write them, and the dictionary that every operator returns."""
+"""References as DAGs write them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_kitops.hooks._arguments import brief, texts_of
 from airflow_provider_kitops.oci import tagging
 from airflow_provider_kitops.oci.descriptor import is_digest
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
-
-if TYPE_CHECKING:
-    from airflow_provider_kitops.oci.descriptor import Descriptor
-    from airflow_provider_kitops.oci.reference import Reference
-    from airflow_provider_kitops.oci.store import Store
+from airflow_provider_kitops.oci.errors import InvalidReference
 
 #: A reference as text, or the dictionary that an operator returned.
 ReferenceLike = str | Mapping[str, Any]
@@ -30,12 +25,12 @@ def reference_text(value: Any, argument: str) -> str:
         value = value.get("reference")
     if not isinstance(value, str) or not value:
         raise InvalidReference(
-            f"{argument} is {_shown(value)}, not a reference.",
+            f"{argument} is {brief(value)}, not a reference.",
             hint="Give repository:tag, repository@sha256:…, or the output of another task of this provider.",
         )
     if value.lstrip().startswith("{"):
         raise InvalidReference(
-            f"{argument} is a dictionary that was rendered into text: {_shown(value)}.",
+            f"{argument} is a dictionary that was rendered into text: {brief(value)}.",
             hint="Pass task.output itself, or write {{ ti.xcom_pull('task')['reference'] }}.",
         )
     return value
@@ -54,56 +49,10 @@ def digest_text(value: Any, argument: str) -> str | None:
     digest = text.rpartition("@")[2] if isinstance(text, str) else ""
     if not is_digest(digest):
         raise InvalidReference(
-            f"{argument} is {_shown(value)}, which names no digest.",
+            f"{argument} is {brief(value)}, which names no digest.",
             hint="Give sha256:…, repository@sha256:…, or the output of another task of this provider.",
         )
     return digest
-
-
-def settings_of(value: Any, argument: str, *, required: bool = False) -> dict[str, Any]:
-    """The settings that an argument holds; ``None`` is none, unless it is ``required``.
-
-    :raises InvalidInput: it is no mapping, for example a template that was rendered into text.
-    """
-    if value is None and not required:
-        return {}
-    if not isinstance(value, Mapping):
-        raise InvalidInput(
-            f"{argument} is {type(value).__name__}, not a mapping.",
-            hint="Give a mapping. If it is a template for the whole of it, the DAG needs "
-            "render_template_as_native_obj=True.",
-        )
-    return dict(value)
-
-
-def texts_of(value: Any, argument: str, *, single: bool = True) -> list[str]:
-    """The texts that an argument holds.
-
-    :param single: whether one text may stand for a list of one.
-    :raises InvalidInput: it is no list of texts.
-    """
-    if single and isinstance(value, str):
-        return [value]
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
-        raise InvalidInput(
-            f"{argument} is {_shown(value)}, not a list of texts.",
-            hint="Give a list. If it is a template for the whole of it, the DAG needs "
-            "render_template_as_native_obj=True.",
-        )
-    return list(value)
-
-
-def path_argument(value: Any, argument: str) -> Path:
-    """The path that an argument holds.
-
-    A template that finds nothing gives empty text or ``None``, which would be the current directory or one of that
-    name.
-
-    :raises InvalidInput: it is empty, ``None``, or neither text nor a path.
-    """
-    if not isinstance(value, str | Path) or str(value).strip() in ("", "None"):
-        raise InvalidInput(f"{argument} is {_shown(value)}, not a path.", hint="Give the path of a directory or file.")
-    return Path(value)
 
 
 def split_reference(
@@ -127,45 +76,3 @@ def split_reference(
                 hint="Give a tag, or leave it out.",
             )
     return name, list(dict.fromkeys((*tags, *further)))
-
-
-def describe(
-    store: Store, reference: str | Reference, *, tags: Sequence[str] | None = None, **fields: Any
-) -> dict[str, Any]:
-    """Read a manifest back and describe it as every operator does.
-
-    :param store: where to look.
-    :param reference: tag or digest.
-    :param tags: tags to report; without them, the tag of ``reference`` if it has one.
-    :param fields: the operator's own small fields.
-    :return: ``reference`` (pinned to the digest), ``digest``, ``tags``, ``size`` (bytes of manifest, config and
-        layers), ``media_type``, and ``fields``.
-    :raises NotFound: there is no such manifest.
-    """
-    asked = store.reference(reference)
-    pinned, descriptor = store.resolve(asked)
-    return {
-        "reference": str(pinned),
-        "digest": descriptor.digest,
-        "tags": list(tags) if tags is not None else [asked.tag] if asked.tag and not asked.digest else [],
-        "size": _size(store, pinned, descriptor),
-        "media_type": descriptor.media_type,
-        **fields,
-    }
-
-
-def reached(digest: str, moved_from: str | None, moved_to: str | None) -> bool:
-    """Whether a tag that names ``digest`` is where a sensor waits for it to be."""
-    return digest != moved_from and moved_to in (None, digest)
-
-
-def _size(store: Store, pinned: Reference, descriptor: Descriptor) -> int:
-    from airflow_provider_kitops.oci.content import read
-    from airflow_provider_kitops.oci.manifest import Links
-
-    links = Links.parse(descriptor.media_type, read(store.target(pinned), descriptor))
-    return descriptor.size + sum(part.size for part in (*links.blobs, *links.manifests))
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:200]

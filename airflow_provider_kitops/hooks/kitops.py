@@ -11,8 +11,9 @@ from airflow.providers.common.compat.sdk import mask_secret
 from airflow.sdk import BaseHook
 
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, CONNECTION_FORM
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import airflow_errors
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
 from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, NotFound
 
 if TYPE_CHECKING:

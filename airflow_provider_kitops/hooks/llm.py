@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+logger = logging.getLogger(__name__)
 
 _OPENAI = "https://api.openai.com/v1"
 
@@ -41,6 +45,9 @@ def endpoint_settings(connection: Connection, model: str | None = None) -> Endpo
     Read a connection of type ``pydanticai`` (common-ai), ``openai``, ``http`` or ``generic``.
 
     Host is the base URL and password the key. The model is ``model``, else ``model`` in extra.
+
+    Where the host has no scheme, ``http`` or ``https`` as schema or as the connection's type says it; else a host on
+    loopback is reached by http, and any other by https: a key must not cross a network unencrypted by oversight.
 
     :raises InvalidInput: the connection's type has no OpenAI-compatible endpoint, or it names none.
     """
@@ -79,14 +86,35 @@ def _url(connection: Connection, default: str) -> str:
     if "://" not in host:
         # Written as a URI, http://127.0.0.1:8000/v1 arrives in pieces: its path is called schema.
         schema = connection.schema or ""
-        scheme = schema if schema in ("http", "https") else "https" if connection.conn_type == "https" else "http"
+        told = next((said for said in (schema, connection.conn_type) if said in ("http", "https")), None)
+        scheme = told or ("http" if _is_loopback(host) else "https")
         path = "" if schema in ("", "http", "https") else f"/{schema}"
         host, slash, rest = host.partition("/")
         host = f"{scheme}://{host}" + (f":{connection.port}" if connection.port else "") + slash + rest + path
-    parts = urlsplit(host)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+    parts = _split(host)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         raise InvalidInput(
             f"The host of connection {connection.conn_id!r} is no plain http(s) base URL.",
             hint="Write it like https://llm.example.com/v1, with the key as the password.",
         )
+    if connection.password and parts.scheme == "http" and not _is_loopback(parts.netloc):
+        logger.warning("Connection %r sends its key to %s unencrypted.", connection.conn_id, parts.hostname)
     return host
+
+
+def _is_loopback(host: str) -> bool:
+    parts = _split(f"//{host}")
+    name = parts.hostname if parts else None
+    if name is None or name == "localhost":
+        return name is not None
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:  # half a bracket, for example
+        return None

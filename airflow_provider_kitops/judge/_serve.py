@@ -1,7 +1,7 @@
 """The child process of ``serve_gguf``: one llama.cpp server, which lives until standard input closes.
 
-Reads one line of JSON (path, threads, context, parallel, api_key), writes one line of JSON (address) when the model
-answers, and then waits.
+Reads one line of JSON (path, threads, context, parallel, api_key), writes one line of JSON (address, context)
+when the model answers, and then waits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import urllib.request
 
 
 def main() -> None:
@@ -34,7 +35,13 @@ def main() -> None:
     # Beyond the slot's own cache llama.cpp would keep old prompts in up to 8 GiB of memory.
     parameters.cache_ram_mib = 0
     server = xllamacpp.Server(parameters)
-    print(json.dumps({"address": server.listening_address}), file=answer, flush=True)
+    address = server.listening_address
+    # llama.cpp divides n_ctx among the slots, and gives none of them more than the model was trained on.
+    key = {"Authorization": f"Bearer {settings['api_key']}"}
+    request = urllib.request.Request(f"{address}/props", headers=key)  # noqa: S310 - our own server, on loopback
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
+        context = json.load(response)["default_generation_settings"]["n_ctx"]
+    print(json.dumps({"address": address, "context": context}), file=answer, flush=True)
     sys.stdin.read()
     # No clean-up: nothing outlives the process, and joining llama.cpp's threads can hang.
     os._exit(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_kitops.oci.canonical import json_digest
@@ -51,34 +51,39 @@ class Contestant:
 
     :param digest: of the ModelKit that answered.
     :param predictions: answer by item id.
-    :param metrics: further figures by name and item id, in [0, 1], more is better; the gate may guard them.
+    :param predictions_modelkit: digest of the ModelKit that the answers are from, if they are from one.
     """
 
     digest: str
     predictions: Mapping[str, str]
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    predictions_modelkit: str | None = None
 
 
 def load_items(path: Path) -> list[Item]:
     """Items from JSON Lines with ``id``, ``prompt`` and, where known, ``reference`` and ``cluster``.
 
-    :raises InvalidInput: unreadable file, malformed line, missing, unknown or repeated field or id; no items.
+    Where there is no ``prompt``, ``text`` is taken for it, or the last message of the user in ``messages``: what the
+    program ``generate`` asks. A number is its digits. Other fields are left alone.
+
+    :raises InvalidInput: unreadable file, malformed line, missing field, repeated id; no items.
     """
     return [
-        Item(row.text("id"), row.text("prompt"), row.optional("reference"), row.optional("cluster"))
-        for row in _rows(path, {"id", "prompt"}, {"reference", "cluster"})
+        Item(row.text("id"), row.prompt(), row.optional("reference"), row.optional("cluster"))
+        for row in _rows(path, {"id"})
     ]
 
 
 def load_pairs(path: Path) -> list[LabelledPair]:
     """Labelled pairs from JSON Lines with ``id``, ``prompt``, ``better``, ``worse`` and perhaps ``reference``.
 
+    The prompt is found as in :func:`load_items`.
+
     :raises InvalidInput: as for :func:`load_items`, and a pair whose two answers are the same.
     """
     pairs = []
-    for row in _rows(path, {"id", "prompt", "better", "worse"}, {"reference"}):
+    for row in _rows(path, {"id", "better", "worse"}):
         pair = LabelledPair(
-            row.text("id"), row.text("prompt"), row.text("better"), row.text("worse"), row.optional("reference")
+            row.text("id"), row.prompt(), row.text("better"), row.text("worse"), row.optional("reference")
         )
         if pair.better.strip() == pair.worse.strip():
             raise InvalidInput(f"{row.where}: the better and the worse answer of pair {pair.id!r} are the same.")
@@ -91,7 +96,7 @@ def load_predictions(path: Path) -> dict[str, str]:
 
     :raises InvalidInput: as for :func:`load_items`; an empty answer is an answer.
     """
-    return {row.text("id"): row.text("prediction", empty=True) for row in _rows(path, {"id", "prediction"}, None)}
+    return {row.text("id"): row.text("prediction", empty=True) for row in _rows(path, {"id", "prediction"})}
 
 
 def check_predictions(items: Sequence[Item], predictions: Mapping[str, str], who: str) -> None:
@@ -131,23 +136,58 @@ class _Row:
     values: Mapping[str, object]
 
     def text(self, key: str, *, empty: bool = False) -> str:
-        value = self.values[key]
+        return self._checked(self.values[key], key, empty=empty)
+
+    def optional(self, key: str) -> str | None:
+        return None if self.values.get(key) is None else self.text(key)
+
+    def prompt(self) -> str:
+        for key in ("prompt", "text"):
+            if self.values.get(key) is not None:
+                return self.text(key)
+        messages = self.values.get("messages")
+        if messages is None:
+            raise self.lacks("prompt", "Ask the question in prompt, in text, or in messages.")
+        asked = [
+            message.get("content")
+            for message in (messages if isinstance(messages, list) else [])
+            if isinstance(message, dict) and message.get("role") == "user"
+        ]
+        if not asked:
+            raise InvalidInput(
+                f"{self.where}: field 'messages' holds no message of the user.",
+                hint='It is a list of {"role": …, "content": …}, of which the last by the role "user" is the prompt.',
+            )
+        return self._checked(asked[-1], "messages")
+
+    def lacks(self, what: str, hint: str) -> InvalidInput:
+        there = _some(sorted(self.values))
+        return InvalidInput(f"{self.where}: there is no {what}; its columns are {there or 'none'}.", hint=hint)
+
+    def _checked(self, value: object, key: str, *, empty: bool = False) -> str:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
         if not isinstance(value, str) or not (empty or value.strip()):
-            raise InvalidInput(f"{self.where}: field {key!r} must be {'a' if empty else 'a non-empty'} text.")
+            raise InvalidInput(
+                f"{self.where}: field {key!r} must be {'a' if empty else 'a non-empty'} text.",
+                hint="Remove the line, or say there what the field should hold.",
+            )
         try:
             value.encode()
         except UnicodeEncodeError:  # JSON can say it, and nobody can be sent it
             raise InvalidInput(f"{self.where}: field {key!r} holds half a surrogate pair, which is no text.") from None
         return value
 
-    def optional(self, key: str) -> str | None:
-        return None if self.values.get(key) is None else self.text(key)
 
-
-def _rows(path: Path, required: set[str], optional: set[str] | None) -> Iterator[_Row]:
-    """The lines of ``path``, checked; ``optional=None`` allows any other field."""
+def _rows(path: Path, required: set[str]) -> Iterator[_Row]:
+    """The lines of ``path``, checked."""
+    if path.suffix in (".csv", ".parquet"):
+        raise InvalidInput(
+            f"Cannot read {path}: the judge reads JSON Lines only.",
+            hint="Write each row as one JSON object on a line of its own, with the columns as its fields.",
+        )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InvalidInput(f"Cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -163,13 +203,9 @@ def _rows(path: Path, required: set[str], optional: set[str] | None) -> Iterator
             raise InvalidInput(f"{where}: not JSON ({error}).", hint="One JSON object per line is expected.") from error
         if not isinstance(value, dict):
             raise InvalidInput(f"{where}: a JSON object is expected.")
-        missing = required - value.keys()
-        unknown = set() if optional is None else value.keys() - required - optional
-        if missing or unknown:
-            said = [f"lacks {_some(sorted(missing))}"] if missing else []
-            said += [f"has the unknown {_some(sorted(unknown))}"] if unknown else []
-            raise InvalidInput(f"{where}: {' and '.join(said)}.")
         row = _Row(where, value)
+        for name in sorted(required - value.keys()):
+            raise row.lacks(name, f"Each line needs {', '.join(sorted(required))}; rename a column that holds it.")
         identity = row.text("id")
         if identity in seen:
             raise InvalidInput(f"{where}: the id {identity!r} was used in line {seen[identity]} already.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import subprocess
 import sys
@@ -15,13 +16,35 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from airflow_provider_kitops.judge import pairwise, pointwise
+from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnavailable
+
+logger = logging.getLogger(__name__)
+
+# What a chat template puts around and between two messages.
+_TEMPLATE_TOKENS = 64
+
+
+def context_for(config: JudgeConfig) -> int:
+    """Tokens that the longest request takes which ``config`` allows, one token for each character.
+
+    English takes a token for about four characters, Chinese for one. Only scripts and symbols that a tokenizer spells
+    byte by byte take more, and only an item that is full of them is too long then.
+    """
+    prompt = "x" * (config.maximum_prompt_characters + 1)
+    answer = "x" * (config.maximum_answer_characters + 1)
+    requests = [pairwise.messages(prompt, answer, answer, answer, config)[0]]
+    if config.score is not None:
+        requests.append(pointwise.messages(prompt, answer, answer, config, config.score))
+    characters = max(sum(len(text) for _, text in messages) for messages in requests)
+    return characters + _TEMPLATE_TOKENS + config.maximum_tokens
 
 
 @contextmanager
 def serve_gguf(
-    path: Path, *, threads: int = 2, context: int = 2048, parallel: int = 1, start_timeout: float = 300
+    path: Path, *, threads: int = 2, context: int = 8192, parallel: int = 1, start_timeout: float = 300
 ) -> Iterator[Endpoint]:
     """Serve ``path`` as an OpenAI-compatible endpoint.
 
@@ -30,7 +53,8 @@ def serve_gguf(
 
     :param path: the model, GGUF.
     :param threads: cores to use.
-    :param context: tokens per request, prompt and answer together.
+    :param context: tokens per request, prompt and answer together (``context_for``). A model that was trained on fewer
+        gets no more than those, which is logged.
     :param parallel: requests at a time. One is fastest on few cores, since both orders of an item then find their
         common beginning in the cache.
     :param start_timeout: seconds until the model must be loaded.
@@ -63,7 +87,15 @@ def serve_gguf(
             start_new_session=True,
         )
         try:
-            address = _start(process, settings, log, path, start_timeout)
+            address, served = _start(process, settings, log, path, start_timeout)
+            if served < context:
+                logger.warning(
+                    "%s reads at most %d tokens, and a request may need %d: items that are too long for it become "
+                    "errors. Lower maximum_prompt_characters and maximum_answer_characters to have them cut.",
+                    path.name,
+                    served,
+                    context,
+                )
             yield Endpoint(f"{address}/v1", path.stem, key, digest, parallel)
         finally:
             _stop(process)
@@ -82,7 +114,8 @@ def _digest(path: Path) -> str:
 
 def _start(
     process: subprocess.Popen[bytes], settings: dict[str, object], log: IO[bytes], path: Path, timeout: float
-) -> str:
+) -> tuple[str, int]:
+    """Address of the server, and the tokens that it gives to a request."""
     assert process.stdin is not None
     assert process.stdout is not None
     # The key goes through the pipe: arguments and environment of a process can be read by others.
@@ -100,7 +133,8 @@ def _start(
         finally:
             timer.cancel()
     if line:
-        return str(json.loads(line)["address"])
+        answer = json.loads(line)
+        return str(answer["address"]), int(answer["context"])
     _stop(process)
     log.seek(0)
     said = log.read()[-500:].decode(errors="replace").strip().splitlines()

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from airflow_provider_kitops._validation import problems
 from airflow_provider_kitops.oci.canonical import canonical
@@ -46,7 +55,7 @@ class Verdict(_Frozen):
     :param orders: both orders, the champion's answer first in the first.
     :param scores: pointwise replies, champion first, if there were any.
     :param differences: challenger minus champion by metric, in [-1, 1]: ``preference`` (-1, 0, 1),
-        ``probability`` (2p - 1), ``score``, ``exact_match``, and the contestants' own metrics.
+        ``probability`` (2p - 1), ``score`` and ``exact_match``.
     :param error: why there is no verdict.
     """
 
@@ -65,10 +74,20 @@ class ContestantSummary(_Frozen):
 
     :param digest: of the ModelKit that answered.
     :param predictions: digest of its answers.
+    :param predictions_modelkit: digest of the ModelKit that they are from, if they are from one.
     """
 
     digest: str
     predictions: str
+    predictions_modelkit: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, serialize: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Reports from before the field was there keep their bytes, and so their digest."""
+        value: dict[str, object] = serialize(self)
+        if self.predictions_modelkit is None:
+            del value["predictions_modelkit"]
+        return value
 
 
 class JudgeSummary(_Frozen):

@@ -42,8 +42,6 @@ from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnqualified
 #: Confidence of the intervals in the report; the gate computes its own from the verdicts.
 _CONFIDENCE = 0.95
 
-_OWN_METRICS = ("preference", "probability", "score", "exact_match")
-
 #: What can change a verdict. Prices, patience and concurrency cannot.
 _PARAMETERS = (
     "criteria",
@@ -328,14 +326,11 @@ def _label(probability: float | None, band: float) -> _Label:
 
 
 def _given_differences(item: Item, champion: Contestant, challenger: Contestant) -> dict[str, float]:
-    """The metrics that need no judge."""
-    found = {name: challenger.metrics[name][item.id] - champion.metrics[name][item.id] for name in champion.metrics}
-    if item.reference is not None:
-        right = [
-            contestant.predictions[item.id].strip() == item.reference.strip() for contestant in (champion, challenger)
-        ]
-        found["exact_match"] = float(right[1]) - float(right[0])
-    return found
+    """The metric that needs no judge."""
+    if item.reference is None:
+        return {}
+    right = [contestant.predictions[item.id].strip() == item.reference.strip() for contestant in (champion, challenger)]
+    return {"exact_match": float(right[1]) - float(right[0])}
 
 
 def _differences(verdicts: Sequence[Verdict]) -> dict[str, Difference]:
@@ -358,7 +353,11 @@ def _differences(verdicts: Sequence[Verdict]) -> dict[str, Difference]:
 
 
 def _summary(contestant: Contestant) -> ContestantSummary:
-    return ContestantSummary(digest=contestant.digest, predictions=json_digest(dict(contestant.predictions)))
+    return ContestantSummary(
+        digest=contestant.digest,
+        predictions=json_digest(dict(contestant.predictions)),
+        predictions_modelkit=contestant.predictions_modelkit,
+    )
 
 
 def _model(endpoint: Endpoint, config: JudgeConfig) -> str:
@@ -376,15 +375,23 @@ def _check(
     pairs: Sequence[LabelledPair],
     config: JudgeConfig,
 ) -> None:
+    check_sets(items, pairs, config)
+    for who, contestant in (("champion", champion), ("challenger", challenger)):
+        if not is_digest(contestant.digest):
+            raise InvalidInput(f"The {who} is not named by a digest but by {contestant.digest!r}.")
+        check_predictions(items, contestant.predictions, who)
+
+
+def check_sets(items: Sequence[Item], pairs: Sequence[LabelledPair], config: JudgeConfig) -> None:
+    """See whether these items can be judged by a judge that qualifies on these pairs, as far as can be seen before.
+
+    :raises InvalidInput: they cannot.
+    """
     if not items:
         raise InvalidInput("There are no items to judge.")
     for kind, ids in (("items", [item.id for item in items]), ("labelled pairs", [pair.id for pair in pairs])):
         if len(set(ids)) < len(ids):
             raise InvalidInput(f"Two of the {kind} have the same id.")
-    for who, contestant in (("champion", champion), ("challenger", challenger)):
-        if not is_digest(contestant.digest):
-            raise InvalidInput(f"The {who} is not named by a digest but by {contestant.digest!r}.")
-        check_predictions(items, contestant.predictions, who)
     if len(pairs) < config.qualification.minimum_pairs:
         raise InvalidInput(
             f"{len(pairs)} labelled pairs cannot qualify a judge, {config.qualification.minimum_pairs} are needed.",
@@ -395,17 +402,3 @@ def _check(
         without = [name for name, reference in references if reference is None or not config.show_reference]
         if without:
             raise InvalidInput(f"With show_prompt off, every item and pair needs a reference; {without[0]!r} has none.")
-    _check_metrics(items, champion, challenger)
-
-
-def _check_metrics(items: Sequence[Item], champion: Contestant, challenger: Contestant) -> None:
-    if champion.metrics.keys() != challenger.metrics.keys():
-        raise InvalidInput("The contestants have different metrics; a difference needs both.")
-    for name in champion.metrics:
-        if name in _OWN_METRICS:
-            raise InvalidInput(f"The metric {name!r} is the judge's own; use another name.")
-        for who, contestant in (("champion", champion), ("challenger", challenger)):
-            values = contestant.metrics[name]
-            bad = [item.id for item in items if not 0 <= values.get(item.id, -1) <= 1]
-            if bad:
-                raise InvalidInput(f"The metric {name!r} of the {who} lacks a value in [0, 1] for item {bad[0]!r}.")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: temporary file, fsync, rename."""
+"""Files of a local layout under construction: written as a stream, and swept up when their writers were killed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,10 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from airflow_provider_kitops.oci.disk import storage_error, storage_errors
+from airflow_provider_kitops.oci.disk import make_directory, storage_error, storage_errors, sync_directory
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
 _GRACE = 60.0
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory and those above it.
-
-    :raises StorageError: the disk refuses.
-    """
-    with storage_errors("make the directory", path):
-        path.mkdir(parents=True, exist_ok=True)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Temporary:

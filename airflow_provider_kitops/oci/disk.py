@@ -1,8 +1,11 @@
-"""Turns what the operating system says about a disk into one clear error."""
+"""A disk's refusals as one clear error, and files that are whole or not there."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,3 +47,47 @@ def storage_errors(doing: str, path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(doing, path, error) from error
+
+
+def make_directory(path: Path, mode: int = 0o777) -> None:
+    """Make a directory and those above it.
+
+    :param mode: its permissions, less the umask.
+    :raises StorageError: the disk refuses.
+    """
+    with storage_errors("make the directory", path):
+        path.mkdir(mode, parents=True, exist_ok=True)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file in an existing directory, durably: readers see the old bytes or the new, whatever happens.
+
+    A process that is killed leaves a file beside it whose name begins with a dot and ends with ``.new``.
+
+    :param mode: its permissions, less the umask.
+    :raises StorageError: the disk refuses; the old file is what it was.
+    """
+    # Not a fixed name: of two who write at the same time, one would rename what the other has half written.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.new")
+    with storage_errors("write", path):
+        try:
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, mode)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        sync_directory(path.parent)

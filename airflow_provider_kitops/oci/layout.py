@@ -26,7 +26,7 @@ from airflow_provider_kitops.oci.content import (
     read_small,
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
-from airflow_provider_kitops.oci.disk import storage_errors
+from airflow_provider_kitops.oci.disk import make_directory, storage_errors
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
@@ -37,7 +37,7 @@ from airflow_provider_kitops.oci.errors import (
     VerificationFailed,
 )
 from airflow_provider_kitops.oci.manifest import Links
-from airflow_provider_kitops.oci.reference import Reference, is_tag
+from airflow_provider_kitops.oci.reference import Reference, check_tag
 from airflow_provider_kitops.oci.target import Reader, Source, Target
 
 _MARKER = "oci-layout"
@@ -149,8 +149,7 @@ class Layout:
         :raises NotFound: the manifest is not here.
         :raises InvalidReference: ``tag`` is malformed.
         """
-        if not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {tag[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+        check_tag(tag)
         known = self.resolve(descriptor.digest)
 
         def change(index: LayoutIndex) -> LayoutIndex:
@@ -306,7 +305,7 @@ class Layout:
 
     def _prepare(self) -> None:
         if not (self.path / _MARKER).exists():
-            _files.make_directory(self.path)
+            make_directory(self.path)
             _files.replace_file(self.path / _MARKER, _MARKER_CONTENT, self._ingest)
         if not (self.path / "index.json").exists():
             self._change(lambda index: index)

@@ -21,6 +21,19 @@ def is_tag(text: str) -> bool:
     return _TAG.fullmatch(text) is not None
 
 
+def check_tag(text: str, where: str = "") -> None:
+    """Refuse what is no well-formed tag.
+
+    :param where: the whole text that it stands in, for the message.
+    :raises InvalidReference: it is malformed.
+    """
+    if not isinstance(text, str) or not is_tag(text):
+        raise InvalidReference(
+            f"Malformed tag {str(text)[:150]!r}" + (f" in {where!r}." if where else "."),
+            hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -",
+        )
+
+
 def shown(text: str) -> str:
     """A reference or registry as messages may quote it: without what may be a user and a password."""
     before, at, after = text.rpartition("@")
@@ -65,10 +78,8 @@ class Reference:
             if not _REGISTRY.fullmatch(registry):
                 raise InvalidReference(f"Malformed registry {registry!r} in {text!r}.", hint=_FORM)
         repository, colon, tag = rest.partition(":")
-        if colon and not is_tag(tag):
-            raise InvalidReference(
-                f"Malformed tag {tag!r} in {text!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -"
-            )
+        if colon:
+            check_tag(tag, text)
         if len(repository) > 255 or not _REPOSITORY.fullmatch(repository):
             raise InvalidReference(f"Malformed repository {repository!r} in {text!r}.", hint=_FORM)
         return cls(registry, repository, tag, digest)

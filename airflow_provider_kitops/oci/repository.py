@@ -15,9 +15,9 @@ from airflow_provider_kitops.oci._untagging import untag
 from airflow_provider_kitops.oci._uploads import Uploads
 from airflow_provider_kitops.oci.content import Verifier, VerifyingReader, check_descriptor, read_small
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, Descriptor, digest_of
-from airflow_provider_kitops.oci.errors import InvalidReference, NotFound, RegistryUnavailable
+from airflow_provider_kitops.oci.errors import NotFound, RegistryUnavailable
 from airflow_provider_kitops.oci.manifest import Links
-from airflow_provider_kitops.oci.reference import is_tag
+from airflow_provider_kitops.oci.reference import check_tag
 from airflow_provider_kitops.oci.target import Reader, Source, Target
 
 
@@ -89,8 +89,7 @@ class Repository:
         :raises NotFound: the manifest is not in the repository.
         :raises InvalidReference: ``tag`` is malformed.
         """
-        if not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {tag[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+        check_tag(tag)
         stored, data = self._manifests.read(descriptor.digest)
         self._manifests.put(stored.media_type, data, tag)
 
@@ -102,8 +101,7 @@ class Repository:
         :raises NotFound: there is no such tag.
         :raises Forbidden: the registry is set up not to delete.
         """
-        if not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {tag[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+        check_tag(tag)
         untag(self._endpoint, self._manifests, self._uploads, tag)
 
     def tags(self) -> list[str]:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, InvalidReference, NotFound
-from airflow_provider_kitops.oci.reference import is_tag, shown
+from airflow_provider_kitops.oci.reference import check_tag, shown
 from airflow_provider_kitops.oci.target import Tags, Target
 
 #: Patterns (``fnmatch``) of the tags that may move from one digest to another.
@@ -41,8 +41,7 @@ def split_tags(tags: Tags) -> tuple[str, ...]:
     given = tags.split(",") if isinstance(tags, str) else list(tags or ())
     listed = [tag.strip() if isinstance(tag, str) else tag for tag in given]
     for tag in listed:
-        if not isinstance(tag, str) or not is_tag(tag):
-            raise InvalidReference(f"Malformed tag {str(tag)[:150]!r}.", hint="A tag has 1 to 128 of A-Z a-z 0-9 _ . -")
+        check_tag(tag)
     return tuple(dict.fromkeys(listed))
 
 

@@ -13,8 +13,8 @@ from urllib.parse import quote
 from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow.sdk import BaseOperator
 
+from airflow_provider_kitops.hooks._arguments import path_argument
 from airflow_provider_kitops.hooks._errors import airflow_errors, require
-from airflow_provider_kitops.hooks._references import path_argument
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _make_scratch(directory: Path) -> None:
 
     Once it is there, those above it are not empty, and stay.
     """
-    from airflow_provider_kitops.oci._files import make_directory
+    from airflow_provider_kitops.oci.disk import make_directory
 
     for _ in range(_TRIES):
         try:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, SkipMixin
 
+from airflow_provider_kitops.hooks._arguments import settings_of
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import optional_feature
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text, settings_of
+from airflow_provider_kitops.hooks._references import ReferenceLike, digest_text, reference_text
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer
 
 if TYPE_CHECKING:

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.hooks._arguments import settings_of
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import optional_feature, require
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, reference_text, settings_of
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
 from airflow_provider_kitops.hooks.llm import endpoint_settings
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
@@ -17,6 +19,7 @@ from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_s
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_kitops.judge.config import JudgeConfig
     from airflow_provider_kitops.judge.endpoint import Endpoint
     from airflow_provider_kitops.judge.run import JudgeProgress
     from airflow_provider_kitops.oci.store import Store
@@ -28,6 +31,8 @@ _LOG_INTERVAL = 10.0  # seconds between two lines of progress
 class LLMJudgeOperator(KitopsBaseOperator):
     """
     Let an LLM compare the answers of a challenger with those of the champion, item by item.
+
+    Where a ModelKit of predictions has provenance, it must name the model that the predictions are credited to.
 
     The judge must first qualify on labelled pairs; if it does not, the task fails and nothing is decided. The report
     and all verdicts are attached to the challenger's digest. A task that was killed goes on with the verdicts that it
@@ -141,7 +146,7 @@ class LLMJudgeOperator(KitopsBaseOperator):
             with (
                 self.hook.store() as store,
                 progress.lines(self.log) as on_transfer,
-                self._endpoint(store, scratch, on_transfer) as endpoint,
+                self._endpoint(store, scratch, config, on_transfer) as endpoint,
             ):
                 reference, report = judge_modelkits(
                     store,
@@ -158,7 +163,9 @@ class LLMJudgeOperator(KitopsBaseOperator):
         remove_scratch(scratch)
         return answer
 
-    def _endpoint(self, store: Store, scratch: Path, on_transfer: ProgressHook) -> AbstractContextManager[Endpoint]:
+    def _endpoint(
+        self, store: Store, scratch: Path, config: JudgeConfig, on_transfer: ProgressHook
+    ) -> AbstractContextManager[Endpoint]:
         # Both may be templates, of which one renders to nothing.
         conn_id, model = (
             None if value in (None, "", "None") else value for value in (self.llm_conn_id, self.judge_model)
@@ -170,7 +177,7 @@ class LLMJudgeOperator(KitopsBaseOperator):
 
             require("A judge inside the task", "local-judge", "xllamacpp")
             text = str(model) if isinstance(model, Path) else reference_text(model, "judge_model")
-            return local_judge(store, text, scratch, self.judge_threads, on_transfer)
+            return local_judge(store, text, scratch, self.judge_threads, on_transfer, config=config)
         from airflow_provider_kitops.judge.endpoint import Endpoint
 
         settings = endpoint_settings(self.hook.get_connection(conn_id))

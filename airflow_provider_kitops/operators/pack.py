@@ -8,13 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import (
-    describe,
-    path_argument,
-    reference_text,
-    settings_of,
-    split_reference,
-)
+from airflow_provider_kitops.hooks._arguments import path_argument, settings_of
+from airflow_provider_kitops.hooks._describe import describe
+from airflow_provider_kitops.hooks._references import reference_text, split_reference
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 

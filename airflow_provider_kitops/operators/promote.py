@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reference_text
-from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.hooks._describe import describe
+from airflow_provider_kitops.hooks._references import ReferenceLike, digest_text, reference_text
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer, verifier
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
     from airflow_provider_kitops.promotion.promote import Promotion
 
@@ -37,8 +38,8 @@ class ModelKitPromoteOperator(KitopsBaseOperator):
     :param signing_key: path of a private key to sign the statement of promotion with (templated).
     :param verification_key: path of a public key; the decision must then be signed by its private key (templated).
     :param kitops_conn_id: where the ModelKit is (templated).
-    :return: the reference dictionary, with the ``previous`` digest, the ``history_tag`` that keeps it, and whether
-        anything ``changed``.
+    :return: the reference dictionary, with the ``previous`` digest, the ``history_tag`` that keeps it, the digest of
+        the ``statement``, and whether anything ``changed``.
     """
 
     template_fields: Sequence[str] = (
@@ -103,7 +104,7 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
 
     Each asset in ``outlets`` gets an event with the digest in its extra.
 
-    :param repository: repository of the tag (templated).
+    :param repository: repository of the tag, without tag or digest (templated).
     :param expected: what the tag must still name, and is to leave: a digest, or the output of the task that resolved
         it. It keeps a second try from going back two steps (templated).
     :param tag: the tag to move (templated).
@@ -111,8 +112,8 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
         (templated).
     :param signing_key: path of a private key to sign the statement of promotion with (templated).
     :param kitops_conn_id: where the ModelKit is (templated).
-    :return: the reference dictionary, with the ``previous`` digest, the ``history_tag`` that keeps it, and whether
-        anything ``changed``.
+    :return: the reference dictionary, with the ``previous`` digest, the ``history_tag`` that keeps it, the digest of
+        the ``statement``, and whether anything ``changed``.
     """
 
     template_fields: Sequence[str] = ("repository", "tag", "to", "expected", "signing_key", "kitops_conn_id")
@@ -144,8 +145,14 @@ class ModelKitRollbackOperator(KitopsBaseOperator):
                 "expected is empty: without it, a task that is retried would go back twice.",
                 hint="Give the digest that is to leave service, or the output of a task that resolved the tag.",
             )
+        repository = Reference.parse(reference_text(self.repository, "repository"))
+        if repository.tag or repository.digest:
+            raise InvalidReference(
+                f"repository is {self.repository!r}, which names more than a repository.",
+                hint="Give the tag to roll back as tag, and the digest to go to as to.",
+            )
         with self.hook.store() as store:
-            where = store.reference(self.repository)
+            where = store.reference(repository)
             promotion = rollback(
                 store.target(where),
                 self.tag,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, path_argument, reference_text, texts_of
+from airflow_provider_kitops.hooks._arguments import path_argument, texts_of
+from airflow_provider_kitops.hooks._describe import describe
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:

@@ -7,16 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.hooks._arguments import settings_of, texts_of
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import require
-from airflow_provider_kitops.hooks._references import (
-    ReferenceLike,
-    describe,
-    reference_text,
-    settings_of,
-    split_reference,
-    texts_of,
-)
-from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory
+from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
+from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,28 +23,46 @@ if TYPE_CHECKING:
 class _LocalOperator(KitopsBaseOperator):
     """Runs a workload as a subprocess, and keeps its scratch directory until it has succeeded."""
 
-    def __init__(self, *, scratch: str | Path | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, scratch: str | Path | None = None, signing_key: str | Path | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.scratch = scratch
+        self.signing_key = signing_key
 
     @abstractmethod
     def _spec(self, store: Store) -> WorkloadSpec: ...
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kitops.workload.runner import run_local
+        from airflow_provider_kitops.workload.runner import WorkloadResult, run_local
 
+        key = signer(self.signing_key)
         scratch = scratch_directory(context, self.scratch)
+        answer: dict[str, Any] = {}
         with self.hook.store() as store:
+
+            def read_back(result: WorkloadResult) -> None:
+                answer.update(
+                    describe(
+                        store,
+                        result.reference,
+                        tags=result.tags,
+                        metrics=dict(result.metrics),
+                        seconds=result.seconds,
+                        provenance=result.provenance,
+                    )
+                )
+
             spec = self._spec(store)
             self.log.info("Workload %s in %s", spec.digest, scratch)
-            result = run_local(spec, store, scratch, on_line=self._log_line, on_step=self._log_step)
-            answer = describe(
+            run_local(
+                spec,
                 store,
-                result.reference,
-                tags=result.tags,
-                metrics=dict(result.metrics),
-                seconds=result.seconds,
-                provenance=result.provenance,
+                scratch,
+                on_line=self._log_line,
+                on_step=self._log_step,
+                on_published=read_back,
+                signer=key,
             )
         remove_scratch(scratch)
         return answer
@@ -79,7 +92,9 @@ class WorkloadLocalOperator(_LocalOperator):
 
     The program finds its inputs in ``$KITOPS_INPUTS/NAME``, its settings in ``$KITOPS_CONFIG``, writes its result to
     ``$KITOPS_OUTPUT`` and may keep checkpoints in ``$KITOPS_CHECKPOINTS``. It is ended with the task. A task that was
-    killed goes on where the program's last checkpoint is when it is cleared or retried on the same machine. It gets the
+    killed goes on where the program's last checkpoint is when it is cleared or retried on the same machine. Its working
+    directory is one of the task's own and holds nothing of the DAG's: give the program as text (``python -c``), as an
+    installed module (``python -m``), by an absolute path, or in an input. ``python`` is the worker's. It gets the
     worker's environment without Airflow's and this package's own variables, which may hold secrets.
 
     :param inputs: references by name, or outputs of other tasks (templated).
@@ -91,12 +106,22 @@ class WorkloadLocalOperator(_LocalOperator):
     :param env: further environment variables. They become part of the result's provenance: no place for secrets.
     :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
         scratch_directory`` (templated).
+    :param signing_key: path of a private key to sign the provenance with (templated).
     :param kitops_conn_id: where the ModelKits are (templated).
     :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = ("inputs", "command", "config", "destination", "tags", "scratch", "kitops_conn_id")
+    template_fields: Sequence[str] = (
+        "inputs",
+        "command",
+        "config",
+        "destination",
+        "tags",
+        "scratch",
+        "signing_key",
+        "kitops_conn_id",
+    )
 
     def __init__(
         self,
@@ -144,6 +169,7 @@ class _ReferenceProgramOperator(_LocalOperator):
         "version",
         "description",
         "scratch",
+        "signing_key",
         "kitops_conn_id",
     )
 
@@ -201,6 +227,7 @@ class FineTuneLocalOperator(_ReferenceProgramOperator):
     :param env: further environment variables. They become part of the result's provenance: no place for secrets.
     :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
         scratch_directory`` (templated).
+    :param signing_key: path of a private key to sign the provenance with (templated).
     :param kitops_conn_id: where the ModelKits are (templated).
     :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
         attached ``provenance``.
@@ -239,6 +266,7 @@ class GenerateLocalOperator(_ReferenceProgramOperator):
     :param env: further environment variables. They become part of the result's provenance: no place for secrets.
     :param scratch: directory for what is kept between tries; ``None`` means the option ``[kitops]
         scratch_directory`` (templated).
+    :param signing_key: path of a private key to sign the provenance with (templated).
     :param kitops_conn_id: where the ModelKits are (templated).
     :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, and the digest of the
         attached ``provenance``.

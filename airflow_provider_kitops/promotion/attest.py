@@ -190,7 +190,10 @@ def attach_move(
 
 
 def recorded(target: Target, subject: Descriptor, move: Move) -> str | None:
-    """Digest of the statement that records this move, whatever its action, or None; one request."""
+    """Digest of the statement that records this move, or None; one request.
+
+    A promotion is recorded only by a statement of its own, which has the decision; for a rollback any will do.
+    """
     for descriptor in target.referrers(subject, ATTESTATION):
         told = descriptor.annotations
         if (
@@ -198,6 +201,7 @@ def recorded(target: Target, subject: Descriptor, move: Move) -> str | None:
             and told.get(_TAG) == move.tag
             and told.get(_PREVIOUS) == move.previous
             and told.get(_HISTORY_TAG) == move.history_tag
+            and told.get(_ACTION) in (move.action, "promote")
         ):
             return descriptor.digest
     return None

@@ -27,8 +27,8 @@ class _Frozen(BaseModel):
 class GatePolicy(_Frozen):
     """When a challenger may take over; fixed before the judge runs.
 
-    :param metric: what the decision is about: ``preference`` (win, tie, loss), ``probability``, ``score``,
-        ``exact_match`` or a metric of the contestants' own.
+    :param metric: what the decision is about: ``preference`` (win, tie, loss), ``probability``, ``score``
+        or ``exact_match``.
     :param margin: the challenger must be better by more than this, in the metric's difference in [-1, 1].
     :param confidence: of the two-sided interval. A challenger that is no better than ``margin`` is promoted with
         probability (1 - confidence) / 2 at most.

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.evidence.attach import attach, load, read_file
-from airflow_provider_kitops.evidence.statement import ResourceDescriptor, Statement, Subject
+from airflow_provider_kitops.evidence.attach import attach, find, load, read_file
+from airflow_provider_kitops.evidence.statement import (
+    SLSA_PROVENANCE,
+    ResourceDescriptor,
+    Statement,
+    Subject,
+    digest_set,
+)
 from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.judge.items import Contestant, load_items, load_pairs, load_predictions
-from airflow_provider_kitops.judge.local import serve_gguf
+from airflow_provider_kitops.judge.local import context_for, serve_gguf
 from airflow_provider_kitops.judge.report import Report, Verdict, verdicts_from_bytes, verdicts_to_bytes
-from airflow_provider_kitops.judge.run import JudgeProgress, judge
+from airflow_provider_kitops.judge.run import JudgeProgress, check_sets, judge
 from airflow_provider_kitops.modelkit.parents import parents_of
 from airflow_provider_kitops.modelkit.unpack import unpack
-from airflow_provider_kitops.oci.descriptor import digest_of
+from airflow_provider_kitops.oci.descriptor import Descriptor, digest_of
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 from airflow_provider_kitops.oci.reference import Reference
-from airflow_provider_kitops.oci.target import ProgressHook
+from airflow_provider_kitops.oci.target import ProgressHook, Target
 from airflow_provider_kitops.promotion.gate import GatePolicy
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.evidence.signing import Signer
     from airflow_provider_kitops.oci.store import Store
 
+logger = logging.getLogger(__name__)
+
 #: Predicate type of the statement that carries a judge's report. A name, not an address.
 JUDGE_REPORT = "airflow-provider-kitops:judge-report/v1"
+
+#: What the program ``generate`` calls the model that answers, in its provenance.
+_MODEL = "model"
 
 _REPORT, _VERDICTS, _POLICY = "report.json", "verdicts.jsonl", "policy.json"
 
@@ -75,21 +88,23 @@ def judge_modelkits(
 ) -> tuple[Reference, Report]:
     """Judge, and attach report, verdicts and policy to the challenger.
 
+    Where the predictions have provenance, it must name the contestant that they are credited to.
+
     :param scratch: directory for the unpacked files and the journal; the journal makes a second call go on.
     :param on_progress: told how far judging is.
     :param on_transfer: told how far unpacking is.
     :return: the attached artifact, by digest, and the report.
     :raises InvalidInput: a ModelKit lacks a file, or a file cannot be used.
+    :raises VerificationFailed: predictions are of another model than the one that they are credited to.
     :raises JudgeUnqualified, JudgeUnavailable: as ``judge`` raises them.
     """
     pinned, subject = store.resolve(inputs.challenger)
     _, champion = store.resolve(inputs.champion)
     files = _Files(store, scratch, on_transfer)
-    answers = inputs.predictions_file
     run = judge(
         load_items(files.get(inputs.items, inputs.items_file)),
-        champion=Contestant(champion.digest, load_predictions(files.get(inputs.champion_predictions, answers))),
-        challenger=Contestant(subject.digest, load_predictions(files.get(inputs.challenger_predictions, answers))),
+        champion=_contestant(files, "champion", champion.digest, inputs.champion_predictions, inputs),
+        challenger=_contestant(files, "challenger", subject.digest, inputs.challenger_predictions, inputs),
         pairs=load_pairs(files.get(inputs.pairs, inputs.pairs_file)),
         endpoint=endpoint,
         config=config,
@@ -111,6 +126,32 @@ def judge_modelkits(
     )
     attached = attach(target, subject, statement, signer=signer, files=contents)
     return pinned.at(attached.digest), run.report
+
+
+def check_inputs(
+    store: Store,
+    items: str,
+    pairs: str | None = None,
+    *,
+    config: JudgeConfig | None = None,
+    items_file: str = "items.jsonl",
+    pairs_file: str = "pairs.jsonl",
+    on_transfer: ProgressHook | None = None,
+) -> None:
+    """See that items and pairs can be judged, before hours are spent on the models that are to answer.
+
+    :param items: ModelKit with the items.
+    :param pairs: ModelKit with the labelled pairs; None = the same.
+    :param config: the judge's settings, which say how many pairs it needs, and whether references.
+    :raises InvalidInput: a ModelKit lacks a file, or a file cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        files = _Files(store, Path(scratch), on_transfer)
+        check_sets(
+            load_items(files.get(items, items_file)),
+            load_pairs(files.get(pairs or items, pairs_file)),
+            config or JudgeConfig(),
+        )
 
 
 def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], GatePolicy]:
@@ -138,13 +179,20 @@ def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], Ga
 
 @contextmanager
 def local_judge(
-    store: Store, model: str, scratch: Path, threads: int, on_transfer: ProgressHook | None = None
+    store: Store,
+    model: str,
+    scratch: Path,
+    threads: int,
+    on_transfer: ProgressHook | None = None,
+    *,
+    config: JudgeConfig | None = None,
 ) -> Iterator[Endpoint]:
     """Serve a GGUF model while the context lasts.
 
     :param model: absolute path of a GGUF file, or the reference of a ModelKit that holds one.
     :param threads: cores to use.
     :param on_transfer: told how far unpacking is.
+    :param config: the judge's settings, which say how long a request can be.
     :raises InvalidInput: the ModelKit holds no GGUF file, or several.
     """
     if Path(model).is_absolute():
@@ -156,31 +204,81 @@ def local_judge(
             names = ", ".join(str(each.relative_to(directory)) for each in found) or "none"
             raise InvalidInput(f"A judge is one GGUF file; {model} holds {names}.")
         path = found[0]
-    with serve_gguf(path, threads=threads) as endpoint:
+    with serve_gguf(path, threads=threads, context=context_for(config or JudgeConfig())) as endpoint:
         yield endpoint
+
+
+def _contestant(files: _Files, who: str, model: str, predictions: str, inputs: JudgeInputs) -> Contestant:
+    """One side, with its answers.
+
+    :raises VerificationFailed: the answers are another model's.
+    """
+    pinned, descriptor = files.store.resolve(predictions)
+    _require_answered_by(files.store.target(pinned), descriptor, model, who)
+    answers = load_predictions(files.get(str(pinned), inputs.predictions_file))
+    return Contestant(model, answers, descriptor.digest)
+
+
+def _require_answered_by(target: Target, predictions: Descriptor, model: str, who: str) -> None:
+    """Compare the predictions' provenance with the contestant that they are credited to.
+
+    Equal answers of two models are one ModelKit, so one statement of several is enough.
+    """
+    where = f"{target.name}@{predictions.digest}"
+    others: set[str] = set()
+    for attestation in find(target, predictions, SLSA_PROVENANCE):
+        inputs = _inputs(attestation.statement.predicate)
+        named = [digest for name, digest in inputs if name == _MODEL]
+        # Another program than ours may call its model otherwise.
+        if digest_set(model) in (named or [digest for _, digest in inputs]):
+            return
+        others.update(f"{algorithm}:{value}" for digest in named for algorithm, value in digest.items())
+    if others:
+        raise VerificationFailed(
+            f"The {who}'s predictions {where} are not its own: they were made by {', '.join(sorted(others))}, "
+            f"and the {who} is {model}.",
+            hint="Give each contestant the predictions that it made; are the two swapped?",
+        )
+    logger.warning(
+        "The %s's predictions %s have no provenance that names a model: that %s made them is not checked.",
+        who,
+        where,
+        model,
+    )
+
+
+def _inputs(predicate: Mapping[str, Any]) -> list[tuple[object, dict[str, Any]]]:
+    """Name and digest set of each input with a digest (SLSA provenance, ``resolvedDependencies``)."""
+    definition = predicate.get("buildDefinition")
+    listed = definition.get("resolvedDependencies") if isinstance(definition, dict) else None
+    return [
+        (one.get("name"), one["digest"])
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and isinstance(one.get("digest"), dict)
+    ]
 
 
 class _Files:
     """Unpacks each ModelKit once."""
 
     def __init__(self, store: Store, scratch: Path, on_transfer: ProgressHook | None) -> None:
-        self._store = store
+        self.store = store
         self._scratch = scratch
         self._on_transfer = on_transfer
 
     def directory(self, reference: str) -> Path:
-        pinned, descriptor = self._store.resolve(reference)
+        pinned, descriptor = self.store.resolve(reference)
         directory = self._scratch / "unpacked" / descriptor.digest.replace(":", "-")
         if not directory.exists():
             partial = directory.with_name(directory.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             unpack(
-                self._store.target(pinned),
+                self.store.target(pinned),
                 descriptor.digest,
                 partial,
-                parents=parents_of(self._store),
-                concurrency=self._store.config.concurrency,
+                parents=parents_of(self.store),
+                concurrency=self.store.config.concurrency,
                 on_progress=self._on_transfer,
             )
             partial.replace(directory)
@@ -191,5 +289,8 @@ class _Files:
         path = (directory / file).resolve()
         if not path.is_relative_to(directory.resolve()) or not path.is_file():
             names = sorted(str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file())
-            raise InvalidInput(f"{reference} holds no {file}.", hint=f"It holds {', '.join(names[:20]) or 'nothing'}.")
+            there = ", ".join(names[:20]) or "nothing"
+            if any(path.with_suffix(other).name == Path(name).name for name in names for other in (".csv", ".parquet")):
+                there += "; the judge reads JSON Lines only"
+            raise InvalidInput(f"{reference} holds no {file}.", hint=f"It holds {there}.")
         return path

@@ -128,6 +128,7 @@ def rollback(
     :param to: digest to go to, older or newer; it must be in the tag's history. None = the last good one: what the
         tag named before the digest in service was first promoted. Rolling back twice thus goes back two steps, and
         never forward to what has just been taken out of service.
+        The digest in service is left as it is, and so is its evidence.
     :param expected: what the tag must name now. With it a repeated call is harmless: give it wherever something may
         retry. None = whatever it names.
     :param mutable_tags: patterns of the tags that may move.
@@ -145,11 +146,11 @@ def rollback(
         if current is None:
             raise NotFound(f"Cannot roll {target.name}:{tag} back: there is no such tag.")
         if to is not None and current.digest == to and expected in (None, to):
-            # Nothing to do; if an earlier call was cut off after its move, its statement is still missing.
-            left = entries[-1] if entries else None
-            return mover.finish(current, target.resolve(left.tag).digest if left else to, entries)
+            return mover.stay(current, entries)
         if expected is not None and current.digest != expected and mover.came_from(expected, current, to, entries):
             return mover.finish(current, expected, entries)
+        if expected is not None:
+            mover.compare(current, expected)
         destination = mover.destination(current, to, entries)
         return mover.move(destination, current, expected or current.digest, entries)
 
@@ -222,6 +223,18 @@ class _Mover:
                 )
         return self.record(current, previous, keep, changed=False)
 
+    def stay(self, current: Descriptor, entries: list[Kept]) -> Promotion:
+        """Nothing to do: what the last move did, whoever made it.
+
+        A statement that it did not come to attach is left to it: a promotion's has a decision, which is not known here.
+        """
+        keep = entries[-1].tag if entries else None
+        previous = self.target.resolve(keep).digest if keep else current.digest
+        if previous == current.digest:
+            return Promotion(self.tag, current.digest, previous, None, None, changed=False)
+        statement = recorded(self.target, current, Move(self.tag, self.action, previous, keep))
+        return Promotion(self.tag, current.digest, previous, keep, statement, changed=False)
+
     def record(self, current: Descriptor, previous: str | None, keep: str | None, *, changed: bool) -> Promotion:
         move = Move(self.tag, self.action, previous, keep)
         # Only the time in the history tag is the same for a call that was cut off and for the one that finishes it.
@@ -259,9 +272,19 @@ class _Mover:
         if self.keeping(expected, entries) is None:
             return False
         if to is not None:
-            return current.digest == to
+            # What was in service for the first time came by a promotion: there was nothing to go back to.
+            return current.digest == to and self.entry_of(to, entries[:-1]) is not None
         good = last_good(entries[:-1], expected)
         return good is not None and good.may_be(current.digest)
+
+    def entry_of(self, digest: str, entries: list[Kept]) -> Descriptor | None:
+        """The manifest with that digest, if a history tag keeps it."""
+        for entry in reversed(entries):
+            if entry.may_be(digest):
+                found = self.target.resolve(entry.tag)
+                if found.digest == digest:
+                    return found
+        return None
 
     def destination(self, current: Descriptor, to: str | None, entries: list[Kept]) -> Descriptor:
         """The manifest to go back (or forward again) to."""
@@ -273,11 +296,9 @@ class _Mover:
                     hint="Name the digest to go to.",
                 )
             return self.target.resolve(good.tag)
-        for entry in reversed(entries):
-            if entry.may_be(to):
-                found = self.target.resolve(entry.tag)
-                if found.digest == to:
-                    return found
+        found = self.entry_of(to, entries)
+        if found is not None:
+            return found
         raise NotFound(
             f"Cannot roll {self.name} back to {to}: no history tag keeps it, so it was never promoted.",
             hint="A new digest needs a decision: promote it.",

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, conf
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import airflow_errors
-from airflow_provider_kitops.hooks._references import ReferenceLike, describe, digest_text, reached, reference_text
+from airflow_provider_kitops.hooks._references import ReferenceLike, digest_text, reference_text
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
+from airflow_provider_kitops.triggers._condition import reached
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

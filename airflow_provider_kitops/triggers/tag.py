@@ -10,9 +10,10 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kitops.hooks._references import describe, reached
+from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.oci.errors import KitopsError, NotFound, RateLimited
+from airflow_provider_kitops.triggers._condition import reached
 
 
 class ModelKitTagWaitTrigger(BaseTrigger):

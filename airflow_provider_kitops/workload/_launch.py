@@ -24,7 +24,8 @@ def main(parent: int, command: list[str]) -> int:
     if sys.platform == "linux":
         import ctypes
 
-        # Linux tells at once; elsewhere, and where only the parent's starting thread ends, the loop below finds out.
+        # Linux tells at once when the thread that started this one ends: it waits for the program, so it does not end
+        # before its process does. The loop below finds out elsewhere, and where the parent was gone before this call.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
         child = subprocess.Popen(command)

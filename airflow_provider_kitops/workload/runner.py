@@ -7,6 +7,7 @@ program's checkpoints, publish pushes the same bytes. All of a run's files are b
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,14 +17,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from airflow_provider_kitops import __version__
@@ -31,9 +31,11 @@ from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.workload import _yaml
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
 if TYPE_CHECKING:
+    from airflow_provider_kitops.evidence.signing import Signer
     from airflow_provider_kitops.modelkit.kitfile import Kitfile
     from airflow_provider_kitops.oci.store import Store
     from airflow_provider_kitops.oci.target import Target
@@ -50,6 +52,7 @@ _METRICS_LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of A
 
 # Whose names begin so may hold the database's URL, connections, keys and their passwords: nothing for a program.
 _KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
+_NAME_LIMIT = 200  # characters of a command in a message; an argument may be a whole program
 # Seconds that a run waits for the same run's lock: one whose parent was killed takes a moment to notice and to end;
 # whoever holds it longer is at work.
 _LOCK_WAIT = 10.0
@@ -166,7 +169,9 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
 
     :param timeout: seconds after which the program is ended.
     :raises InvalidInput: the timeout is not above 0, or not finite.
+    :raises InvalidInput: command and environment are larger than the system passes to a program.
     :raises WorkloadFailed: the program ended with another exit code than 0, ran too long, or left no output.
+    :raises StorageError: its log or its directories cannot be written.
     """
     _check_timeout(timeout)
     paths = _Paths(root)
@@ -179,11 +184,11 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
         shutil.rmtree(paths.output, ignore_errors=True)
         paths.output.mkdir()
         _write(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
-        _write(paths.config / "config.yaml", yaml.safe_dump(spec.config, allow_unicode=True).encode())
+        _write(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
     started = datetime.now(UTC)
     clock = time.monotonic()
-    with storage_errors("write", paths.log), paths.log.open("a", encoding="utf-8") as log:
-        _run(spec, paths, log.write, on_line, timeout)
+    with _log(paths.log) as log:
+        _run(spec, paths, log, on_line, timeout)
     if not any(paths.output.iterdir()):
         raise WorkloadFailed(
             f"{_name(spec)} ended well but left nothing in its output directory.",
@@ -200,13 +205,20 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
 
 
 def publish(
-    spec: WorkloadSpec, store: Store, root: Path, *, builder: str = BUILDER_LOCAL, termination_log: Path | None = None
+    spec: WorkloadSpec,
+    store: Store,
+    root: Path,
+    *,
+    builder: str = BUILDER_LOCAL,
+    termination_log: Path | None = None,
+    signer: Signer | None = None,
 ) -> WorkloadResult:
     """Pack ``root/out``, push it, attach SLSA provenance, and only then set the tags.
 
     Tags come last so that nobody who watches one finds a ModelKit whose provenance is still missing.
 
     :param builder: who ran the work, as a URI, for the provenance.
+    :param signer: signs the provenance.
     :param termination_log: file that gets ``{"digest", "metrics"}`` as JSON (Kubernetes' termination message).
     :raises WorkloadFailed: the work is not done.
     :raises InvalidKitfile, Conflict, RegistryUnavailable: as ``pack`` and the store raise them.
@@ -225,7 +237,7 @@ def publish(
     modelkit = pack(
         paths.output, _kitfile(spec), target, None, parents=parents_of(store), concurrency=store.config.concurrency
     )
-    provenance = _attach_provenance(spec, store, target, modelkit.descriptor, note, builder)
+    provenance = _attach_provenance(spec, store, target, modelkit.descriptor, note, builder, signer)
     apply_tags(target, modelkit.descriptor, spec.output.all_tags, mutable=store.config.mutable_tags)
     result = WorkloadResult(
         reference=str(reference.at(modelkit.descriptor.digest)),
@@ -251,6 +263,8 @@ def run_local(
     on_line: LineHook | None = None,
     timeout: float | None = None,
     on_step: Callable[[str], None] | None = None,
+    on_published: Callable[[WorkloadResult], None] | None = None,
+    signer: Signer | None = None,
 ) -> WorkloadResult:
     """Fetch, work and publish on this machine.
 
@@ -258,6 +272,9 @@ def run_local(
     killed goes on where it was when the same specification is run again. It is removed on success.
 
     :param on_step: called with ``fetch``, ``work`` and ``publish`` as each begins.
+    :param on_published: called with the result while the run's files are still there. Whatever the caller has yet to
+        do with the result belongs here: if it raises, the next run publishes the same bytes without working again.
+    :param signer: signs the provenance.
     :raises Conflict: the same specification is being run in the same scratch directory.
     :raises InvalidInput, WorkloadFailed, KitopsError: as the steps raise them.
     """
@@ -283,8 +300,10 @@ def run_local(
         step("work")
         work(spec, root, on_line=on_line, timeout=timeout)
         step("publish")
-        result = publish(spec, store, root)
-        shutil.rmtree(root, ignore_errors=True)
+        result = publish(spec, store, root, signer=signer)
+        if on_published:
+            on_published(result)
+        _remove(root)
         return result
     finally:
         lock.release()
@@ -321,7 +340,8 @@ def read_metrics(output: Path) -> dict[str, Any]:
 def _kitfile(spec: WorkloadSpec) -> Kitfile:
     from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
 
-    return parse_kitfile(yaml.safe_dump(spec.kitfile(), sort_keys=False, allow_unicode=True), name="output.kitfile")
+    # JSON, in which a text stays one: YAML that is written for one version of YAML is read otherwise by the other.
+    return parse_kitfile(json.dumps(spec.kitfile(), allow_nan=False), name="output.kitfile")
 
 
 def _check_timeout(timeout: float | None) -> None:
@@ -330,7 +350,8 @@ def _check_timeout(timeout: float | None) -> None:
 
 
 def _name(spec: WorkloadSpec) -> str:
-    return " ".join(spec.command[:3])
+    name = " ".join(spec.command[:3])
+    return name if len(name) <= _NAME_LIMIT else name[:_NAME_LIMIT] + "…"
 
 
 def _environment(spec: WorkloadSpec, paths: _Paths) -> dict[str, str]:
@@ -352,6 +373,56 @@ def _environment(spec: WorkloadSpec, paths: _Paths) -> dict[str, str]:
     }
 
 
+@contextmanager
+def _log(path: Path) -> Iterator[Callable[[str], None]]:
+    """Appends to the log. Only the log's own errors are the log's: what else fails meanwhile is told as what it is."""
+    with storage_errors("write", path):
+        file = path.open("a", encoding="utf-8")
+
+    def write(text: str) -> None:
+        with storage_errors("write", path):
+            file.write(text)
+
+    try:
+        yield write
+    finally:
+        with storage_errors("write", path):
+            file.close()
+
+
+def _remove(root: Path) -> None:
+    """Remove a run's directory. It is renamed first, so that no run goes on from what a kill in between leaves."""
+    removed = root.with_name(root.name + ".removed")
+    shutil.rmtree(removed, ignore_errors=True)
+    with suppress(OSError):
+        root.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
+
+
+def _start(spec: WorkloadSpec, paths: _Paths) -> subprocess.Popen[str]:
+    launcher = Path(__file__).with_name("_launch.py")
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *spec.command],
+            cwd=paths.root,
+            env=_environment(spec, paths),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            process_group=0,
+        )
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise InvalidInput(
+                f"Cannot start {_name(spec)}: command and environment are larger than the system passes to a program.",
+                hint="Put what is large into config, which the program reads from a file, or into an input.",
+            ) from error
+        raise storage_error("start", _name(spec), error) from error
+
+
 def _run(
     spec: WorkloadSpec,
     paths: _Paths,
@@ -359,19 +430,7 @@ def _run(
     on_line: LineHook | None,
     timeout: float | None,
 ) -> None:
-    launcher = Path(__file__).with_name("_launch.py")
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *spec.command],
-        cwd=paths.root,
-        env=_environment(spec, paths),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        process_group=0,
-    )
+    process = _start(spec, paths)
     expired = threading.Event()
 
     def expire() -> None:
@@ -421,7 +480,13 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _attach_provenance(
-    spec: WorkloadSpec, store: Store, target: Target, descriptor: Descriptor, note: Mapping[str, Any], builder: str
+    spec: WorkloadSpec,
+    store: Store,
+    target: Target,
+    descriptor: Descriptor,
+    note: Mapping[str, Any],
+    builder: str,
+    signer: Signer | None,
 ) -> str:
     from airflow_provider_kitops.evidence.attach import attach
     from airflow_provider_kitops.evidence.provenance import ResourceDescriptor, slsa_provenance
@@ -441,7 +506,9 @@ def _attach_provenance(
         )
     predicate = slsa_provenance(
         build_type=BUILD_TYPE,
+        # The whole specification, whose digest is below, and beside it what is read most, references with registry.
         external_parameters={
+            "specification": spec.model_dump(mode="json"),
             "command": list(spec.command),
             "config": spec.config,
             "inputs": {name: str(reference) for name, reference in inputs.items()},
@@ -454,7 +521,7 @@ def _attach_provenance(
         finished_on=datetime.fromisoformat(note["finished"]),
     )
     statement = Statement([Subject(target.name, descriptor.digest)], SLSA_PROVENANCE, predicate)
-    return attach(target, descriptor, statement).digest
+    return attach(target, descriptor, statement, signer=signer).digest
 
 
 def _write(path: Path, data: bytes) -> None:

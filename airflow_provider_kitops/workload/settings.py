@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from airflow_provider_kitops._validation import nearest, problems
 from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.workload import _yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -41,7 +41,7 @@ def load_settings(model: type[Settings], arguments: Sequence[str], directory: Pa
 
 def dump_settings(settings: BaseModel, path: Path) -> None:
     """Write the settings with all defaults filled in, as YAML."""
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json"), allow_unicode=True), encoding="utf-8")
+    path.write_text(_yaml.dump(settings.model_dump(mode="json")), encoding="utf-8")
 
 
 def _config_file(directory: Path) -> Path | None:
@@ -54,10 +54,10 @@ def _config_file(directory: Path) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        values = json.loads(text) if path.suffix == ".json" else _yaml.load(text)
     except OSError as error:
         raise InvalidInput(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise InvalidInput(f"The config file {path} is no valid {path.suffix[1:].upper()}: {error}") from error
     if values is None:
         return {}

@@ -23,6 +23,16 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\{inputs\.([^{}]*)\}")
 
 
+def _plain_json(value: dict[str, Any], what: str) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False)
+    except RecursionError:
+        raise ValueError(f"{what} may not be nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be made of plain JSON values: {error}") from None
+    return value
+
+
 class Resources(BaseModel):
     """What the program needs, in Kubernetes' units; one machine uses only what it has.
 
@@ -66,6 +76,11 @@ class Output(BaseModel):
     def _tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return split_tags(value)
 
+    @field_validator("kitfile")
+    @classmethod
+    def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return _plain_json(value, "a Kitfile")
+
     @property
     def all_tags(self) -> tuple[str, ...]:
         """The reference's own tag and ``tags``, each once, in this order."""
@@ -83,7 +98,8 @@ class WorkloadSpec(BaseModel):
     :param config: the program's settings; it finds them in ``$KITOPS_CONFIG`` as ``config.yaml`` and ``config.json``.
     :param output: where the content of ``$KITOPS_OUTPUT`` goes.
     :param resources: what it needs.
-    :param env: further environment variables. They are part of the specification, so no place for secrets.
+    :param env: further environment variables. They are part of the specification, which becomes part of the result's
+        provenance: no place for secrets.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -143,13 +159,7 @@ class WorkloadSpec(BaseModel):
     @field_validator("config")
     @classmethod
     def _plain(cls, value: dict[str, Any]) -> dict[str, Any]:
-        try:
-            json.dumps(value, allow_nan=False)
-        except RecursionError:
-            raise ValueError("settings are nested too deeply") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"settings must be plain JSON values: {error}") from None
-        return value
+        return _plain_json(value, "settings")
 
     @property
     def digest(self) -> str:

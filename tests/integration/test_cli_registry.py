@@ -156,6 +156,15 @@ def test_login_keeps_what_works_and_later_commands_use_it(modelkit, private_regi
     modelkit.pack("w", f"{private_registry.host}/logged/in:v1", "--plain-http")
 
 
+def test_login_replaces_what_an_older_client_kept_under_another_name(modelkit, private_registry, tmp_path):
+    config = tmp_path / "home" / ".docker" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"auths": {f"https://{private_registry.host}/v1/": {"auth": "YWxpY2U6c3RhbGU="}}}))
+    error_of(modelkit("list", f"{private_registry.host}/", "--plain-http", code=4))
+    modelkit("login", private_registry.host, "-u", USERNAME, "--password-stdin", "--plain-http", stdin=PASSWORD)
+    modelkit("list", f"{private_registry.host}/", "--plain-http")
+
+
 def test_copying_between_two_registries_uses_what_login_kept_for_each(modelkit, registry, private_registry):
     modelkit("login", private_registry.host, "-u", USERNAME, "--password-stdin", "--plain-http", stdin=PASSWORD)
     digest = modelkit.pack("w", f"{private_registry.host}/from/here:v1", "--plain-http")

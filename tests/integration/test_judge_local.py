@@ -11,14 +11,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.judge.config import JudgeConfig
-from airflow_provider_kitops.judge.endpoint import Endpoint
+from airflow_provider_kitops.judge import pairwise
+from airflow_provider_kitops.judge.config import JudgeConfig, ScoreConfig
+from airflow_provider_kitops.judge.endpoint import ChatClient, Endpoint
 from airflow_provider_kitops.judge.items import Contestant, Item, LabelledPair
-from airflow_provider_kitops.judge.local import serve_gguf
+from airflow_provider_kitops.judge.local import context_for, serve_gguf
 from airflow_provider_kitops.judge.run import judge
 from airflow_provider_kitops.oci.errors import InvalidInput, JudgeUnavailable
 
@@ -125,6 +127,40 @@ def test_the_server_dies_with_a_caller_that_is_killed() -> None:
             return
         time.sleep(0.1)
     pytest.fail("The server outlived its caller.")
+
+
+def texts(size: int) -> str:
+    """English of so many characters."""
+    return " ".join(f"Sentence {number} says what was discussed." for number in range(size // 30))[:size]
+
+
+@needs_model
+def test_texts_as_long_as_the_limits_allow_fit_the_context() -> None:
+    config = JudgeConfig(maximum_prompt_characters=3000, maximum_answer_characters=3000, timeout=300)
+    long = texts(4000)
+    messages, cut = pairwise.messages(long, long, f"right {long}", f"wrong {long}", config)
+    assert cut
+    with (
+        serve_gguf(Path(os.environ[VARIABLE]), threads=2, context=context_for(config)) as served,
+        closing(ChatClient(served, served.model, config)) as client,
+    ):
+        completion = client.ask(messages)
+    assert completion.input_tokens > 2048
+
+
+@needs_model
+def test_a_model_that_reads_less_than_the_limits_allow_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with serve_gguf(Path(os.environ[VARIABLE]), threads=1, context=33_000):
+        assert "a request may need 33000" in caplog.text
+
+
+def test_a_context_has_room_for_all_that_a_request_shows() -> None:
+    assert context_for(JudgeConfig()) > 4 * 4000
+    small = JudgeConfig(maximum_prompt_characters=100, maximum_answer_characters=100)
+    assert 400 < context_for(small) < 2048
+    assert context_for(small.model_copy(update={"show_prompt": False})) < context_for(small)
+    rubric = ScoreConfig(rubric="x" * 5000)
+    assert context_for(small.model_copy(update={"score": rubric})) > 5000
 
 
 def test_what_is_no_gguf_is_refused(tmp_path: Path) -> None:

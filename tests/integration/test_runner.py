@@ -15,23 +15,27 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.evidence.attach import find
+from airflow_provider_kitops.evidence.attach import find, verify
+from airflow_provider_kitops.evidence.signing import load_signer, load_verifier
 from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
 from airflow_provider_kitops.modelkit.unpack import unpack
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import (
     Conflict,
     InvalidInput,
     InvalidKitfile,
     InvalidReference,
     NotFound,
+    RegistryUnavailable,
     WorkloadFailed,
 )
 from airflow_provider_kitops.oci.store import Store, StoreConfig
-from airflow_provider_kitops.workload.runner import run_local
+from airflow_provider_kitops.workload.runner import WorkloadResult, run_local
 from airflow_provider_kitops.workload.spec import WorkloadSpec
+from tests.unit.evidence.conftest import make_keys
 
 KITFILE = {
     "manifestVersion": "1.0.0",
@@ -112,6 +116,85 @@ def test_the_same_work_makes_the_same_digest(store: Store, base: str, tmp_path: 
 def test_scratch_is_removed_when_the_work_is_published(store: Store, base: str, tmp_path: Path) -> None:
     run_local(spec(base), store, tmp_path / "scratch")
     assert [path for path in (tmp_path / "scratch").iterdir() if path.is_dir()] == []
+
+
+def test_work_is_not_done_again_until_the_caller_has_read_the_result(store: Store, base: str, tmp_path: Path) -> None:
+    lines: list[str] = []
+    read: list[str] = []
+
+    def fail(result: WorkloadResult) -> None:
+        raise RegistryUnavailable("away just now")
+
+    with pytest.raises(RegistryUnavailable):
+        run_local(spec(base), store, tmp_path / "scratch", on_line=lines.append, on_published=fail)
+    result = run_local(
+        spec(base),
+        store,
+        tmp_path / "scratch",
+        on_line=lines.append,
+        on_published=lambda result: read.append(result.reference),
+    )
+    assert len(lines) == 1
+    assert read == [result.reference]
+    assert len(find(store.target("demo/model"), result.descriptor, SLSA_PROVENANCE)) == 1
+    assert [path for path in (tmp_path / "scratch").iterdir() if path.is_dir()] == []
+
+
+def test_a_removal_that_was_killed_leaves_nothing_to_go_on_from(
+    store: Store, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        run_local(
+            spec(base),
+            store,
+            tmp_path / "scratch",
+            on_published=lambda _: patch.setattr("os.unlink", killed),
+        )
+    run_local(spec(base), store, tmp_path / "scratch", on_line=lines.append)
+    assert len(lines) == 1
+    assert [path for path in (tmp_path / "scratch").iterdir() if path.is_dir()] == []
+
+
+def test_provenance_is_signed_with_the_key_that_is_given(store: Store, base: str, tmp_path: Path) -> None:
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    result = run_local(spec(base), store, tmp_path / "scratch", signer=load_signer(keys.private))
+    target = store.target("demo/model")
+    (attestation,) = verify(target, result.descriptor, load_verifier(keys.public), SLSA_PROVENANCE)
+    assert attestation.descriptor.digest == result.provenance
+
+
+def test_provenance_holds_the_whole_specification(store: Store, base: str, tmp_path: Path) -> None:
+    work = spec(
+        base,
+        env={"OMP_NUM_THREADS": "2"},
+        resources={"memory": "3Gi"},
+        output={"reference": "demo/model", "kitfile": KITFILE, "tags": ["v1"]},
+    )
+    result = run_local(work, store, tmp_path / "scratch")
+    (attestation,) = find(store.target("demo/model"), result.descriptor, SLSA_PROVENANCE)
+    definition = attestation.statement.predicate["buildDefinition"]
+    told = definition["externalParameters"]["specification"]
+    assert WorkloadSpec.of(**told) == work
+    assert json_digest(told) == definition["internalParameters"]["specification"] == work.digest
+
+
+def test_texts_of_the_kitfile_stay_texts(store: Store, base: str, tmp_path: Path) -> None:
+    parameters = {"learning_rate": "1e-4", "legacy": "yes", "epochs": 3, "decay": 1e-05}
+    kitfile = {
+        **KITFILE,
+        "package": {"name": "result", "version": "1.10", "description": "\x7f caf\u00e9 \U0001f600"},
+        "model": {"name": "m", "path": "adapter", "parameters": parameters},
+    }
+    result = run_local(spec(base, output={"reference": "demo/model", "kitfile": kitfile}), store, tmp_path / "scratch")
+    made = ModelKit.read(store.target("demo/model"), result.descriptor.digest).kitfile
+    assert made.package is not None
+    assert made.model is not None
+    assert (made.package.version, made.package.description) == ("1.10", "\x7f caf\u00e9 \U0001f600")
+    assert made.model.parameters == parameters
 
 
 def test_provenance_names_every_input_and_the_settings(store: Store, base: str, tmp_path: Path) -> None:

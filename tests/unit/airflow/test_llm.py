@@ -47,6 +47,19 @@ def connection(conn_type: str, extra: Any = None, **fields: Any) -> Connection:
             EndpointSettings("http://127.0.0.1:8000/v1", "k"),
         ),
         (connection("generic", host="http://h/v1"), EndpointSettings("http://h/v1")),
+        # A key does not cross a network unencrypted because nobody wrote a scheme.
+        (
+            connection("openai", host="api.openai.com/v1", password="k"),
+            EndpointSettings("https://api.openai.com/v1", "k"),
+        ),
+        (connection("pydanticai", host="llm.example.com", port=8443), EndpointSettings("https://llm.example.com:8443")),
+        (connection("generic", host="10.0.0.7/v1", password="k"), EndpointSettings("https://10.0.0.7/v1", "k")),
+        (connection("generic", host="localhost.example.com"), EndpointSettings("https://localhost.example.com")),
+        (connection("pydanticai", host="127.0.0.1:11434/v1"), EndpointSettings("http://127.0.0.1:11434/v1")),
+        (connection("openai", host="localhost:8000/v1"), EndpointSettings("http://localhost:8000/v1")),
+        (connection("generic", host="[::1]:8000/v1"), EndpointSettings("http://[::1]:8000/v1")),
+        (connection("generic", host="llm", schema="http", port=8000), EndpointSettings("http://llm:8000")),
+        (connection("https", host="h/v1", password="k"), EndpointSettings("https://h/v1", "k")),
     ],
     ids=lambda value: value.base_url if isinstance(value, EndpointSettings) else value.conn_type,
 )
@@ -66,6 +79,8 @@ def test_the_argument_wins_over_the_connection() -> None:
         (connection("http"), "names no base URL"),
         (connection("postgres", host="h"), "has type 'postgres'"),
         (connection("http", host="ftp://h"), "no plain http"),
+        (connection("generic", host="[::1"), "no plain http"),
+        (connection("http", host="https://[::1"), "no plain http"),
         (connection("http", host="https://u:hunter2@h/v1"), "no plain http"),
     ],
 )
@@ -73,6 +88,24 @@ def test_what_is_no_endpoint_is_told(given: Connection, told: str) -> None:
     with pytest.raises(InvalidInput, match=told) as caught:
         endpoint_settings(given)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "warned"),
+    [
+        (connection("http", host="llm.internal", schema="v1", password="hunter2"), True),
+        (connection("generic", host="http://llm.internal/v1", password="hunter2"), True),
+        (connection("generic", host="http://llm.internal/v1"), False),
+        (connection("generic", host="http://127.0.0.1:8000/v1", password="hunter2"), False),
+        (connection("openai", host="llm.internal", password="hunter2"), False),
+    ],
+)
+def test_a_key_that_is_sent_unencrypted_on_purpose_is_told(
+    given: Connection, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    endpoint_settings(given)
+    assert ("unencrypted" in caplog.text) == warned
+    assert "hunter2" not in caplog.text
 
 
 def test_the_key_is_not_shown() -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_provider_kitops.evidence.attach import verify
+from airflow_provider_kitops.evidence.signing import load_verifier
+from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE
 from airflow_provider_kitops.hooks.kitops import KitopsHook
-from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.modelkit.unpack import unpack
+from airflow_provider_kitops.oci.errors import InvalidInput, RegistryUnavailable
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.operators._base import (
     KitopsBaseOperator,
@@ -23,9 +30,11 @@ from airflow_provider_kitops.operators._base import (
     verifier,
 )
 from airflow_provider_kitops.operators.pack import KitPackOperator
+from airflow_provider_kitops.operators.promote import ModelKitRollbackOperator
 from airflow_provider_kitops.operators.push import KitPushOperator
 from airflow_provider_kitops.operators.unpack import KitUnpackOperator
 from airflow_provider_kitops.operators.workload import WorkloadLocalOperator
+from tests.unit.evidence.conftest import make_keys
 
 from .conftest import Connections, FakeTaskInstance
 
@@ -252,6 +261,70 @@ def test_a_workload_reads_a_modelkit_and_writes_one(tmp_path: Path, layout: Path
     assert answer["provenance"].startswith("sha256:")
     assert KitopsHook().resolve("demo/result:latest")["digest"] == answer["digest"]
     assert not any((tmp_path / "scratch").rglob("*"))
+
+
+def test_a_workload_whose_result_cannot_be_read_back_is_not_run_again(
+    tmp_path: Path, layout: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tmp_path).execute(context)
+    resolve, runs = Store.resolve, tmp_path / "runs"
+    operator = workload(tmp_path, f"{COPY}\nopen({str(runs)!r}, 'a').write('run\\n')")
+
+    def away(store: Store, reference: Any) -> Any:
+        if "demo/result@" in str(reference):
+            monkeypatch.setattr(Store, "resolve", resolve)
+            raise RegistryUnavailable("away just now")
+        return resolve(store, reference)
+
+    monkeypatch.setattr(Store, "resolve", away)
+    with pytest.raises(AirflowException, match="away just now") as caught:
+        operator.execute(context)
+    assert not isinstance(caught.value, AirflowFailException)
+    answer = operator.execute(context)
+    assert runs.read_text() == "run\n"
+    assert KitopsHook().resolve("demo/result:latest")["digest"] == answer["digest"]
+    assert not any((tmp_path / "scratch").rglob("*"))
+
+
+def test_a_workload_signs_its_provenance(tmp_path: Path, layout: Path, context: Any) -> None:
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    pack(tmp_path).execute(context)
+    answer = workload(tmp_path, COPY, signing_key=str(keys.private)).execute(context)
+    with Store(StoreConfig(layout=layout)) as store:
+        _, subject = store.resolve(answer["reference"])
+        (found,) = verify(store.target("demo/result"), subject, load_verifier(keys.public), SLSA_PROVENANCE)
+    assert found.descriptor.digest == answer["provenance"]
+
+
+def test_a_key_that_cannot_be_read_fails_before_the_work(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    ran = tmp_path / "ran"
+    with pytest.raises(AirflowFailException, match="nowhere"):
+        workload(tmp_path, f"open({str(ran)!r}, 'w')", signing_key=tmp_path / "nowhere.pem").execute(context)
+    assert not ran.exists()
+
+
+def test_the_workload_of_the_documentation_runs(tmp_path: Path, layout: Path, context: Any) -> None:
+    pack(tmp_path).execute(context)
+    page = (Path(__file__).parents[3] / "docs" / "operators.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^SHOUT = .*?^WorkloadLocalOperator\(.*?^\)$", page, re.M | re.S)
+    code = example.replace("WorkloadLocalOperator(", "operator = WorkloadLocalOperator(")
+    names: dict[str, Any] = {
+        "WorkloadLocalOperator": partial(WorkloadLocalOperator, scratch=tmp_path / "scratch"),
+        "challenger": SimpleNamespace(output="demo/model:v1"),
+    }
+    exec(code, names)
+    answer = names["operator"].execute(context)
+    with Store(StoreConfig(layout=layout)) as store:
+        unpack(store.target("news/shouting"), answer["digest"], tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "names.txt").read_text() == "KITFILE WEIGHTS.BIN"
+
+
+@pytest.mark.parametrize("repository", ["demo/model:staging", f"demo/model@sha256:{'0' * 64}"])
+def test_a_rollback_takes_its_tag_from_one_place(layout: Path, context: Any, repository: str) -> None:
+    operator = ModelKitRollbackOperator(task_id="back", repository=repository, expected=f"sha256:{'1' * 64}")
+    with pytest.raises(AirflowFailException, match="names more than a repository"):
+        operator.execute(context)
 
 
 def test_a_workload_takes_tags_as_the_other_operators_do(tmp_path: Path, layout: Path, context: Any) -> None:

@@ -13,11 +13,15 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.sdk import Asset
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from airflow_provider_kitops.evidence.attach import attach
+from airflow_provider_kitops.evidence.provenance import slsa_provenance
+from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, ResourceDescriptor, Statement, Subject
 from airflow_provider_kitops.hooks.kitops import KitopsHook
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
 from airflow_provider_kitops.operators.pack import KitPackOperator
 from airflow_provider_kitops.operators.promote import ModelKitPromoteOperator, ModelKitRollbackOperator
+from airflow_provider_kitops.promotion.judging import read_judged
 from tests.fake_judge import KEY, FakeJudge, fake_judge
 
 from .conftest import Connections, FakeTaskInstance
@@ -90,10 +94,15 @@ def judged(world: Any, challenger: str = "good", champion: str = "bad", **argume
         task_id="judge",
         challenger=getattr(world, challenger),
         champion=getattr(world, champion),
-        challenger_predictions=getattr(world, f"{challenger}_answers"),
-        champion_predictions=getattr(world, f"{champion}_answers"),
         items=world.items,
-        **{"llm_conn_id": "judge", "policy": POLICY, "scratch": world.scratch, **arguments},
+        **{
+            "challenger_predictions": getattr(world, f"{challenger}_answers"),
+            "champion_predictions": getattr(world, f"{champion}_answers"),
+            "llm_conn_id": "judge",
+            "policy": POLICY,
+            "scratch": world.scratch,
+            **arguments,
+        },
     )
     answer: dict[str, Any] = operator.execute(context_of(operator))
     return answer
@@ -134,6 +143,27 @@ def test_a_better_challenger_goes_all_the_way(world: Any) -> None:
     assert answer["digest"] == world.good["digest"]
     assert KitopsHook().resolve("demo/model:champion")["digest"] == world.good["digest"]
     assert events["champion"]["digest"] == world.good["digest"]
+
+
+def test_predictions_that_were_swapped_are_found_out(world: Any) -> None:
+    with KitopsHook().store() as store:
+        target = store.target("demo/answers")
+        for model, answered in ((world.good, world.good_answers), (world.bad, world.bad_answers)):
+            predicate = slsa_provenance(
+                build_type="https://example.com/build",
+                external_parameters={},
+                resolved_dependencies=[ResourceDescriptor(name="model", digest=model["digest"])],
+                builder_id="https://example.com/builder",
+            )
+            statement = Statement([Subject(target.name, answered["digest"])], SLSA_PROVENANCE, predicate)
+            attach(target, target.resolve(answered["digest"]), statement)
+    swapped = {"challenger_predictions": world.good_answers, "champion_predictions": world.bad_answers}
+    with pytest.raises(AirflowFailException, match="swapped"):
+        judged(world, challenger="bad", champion="good", **swapped)
+    assert judged(world)["items"] == len(ITEMS)
+    with KitopsHook().store() as store:
+        report, _, _ = read_judged(store, judged(world)["reference"])
+    assert report.challenger.predictions_modelkit == world.good_answers["digest"]
 
 
 def test_a_decision_is_for_one_tag(world: Any) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.hooks._references import digest_text, path_argument, reference_text, split_reference
+from airflow_provider_kitops.hooks._arguments import path_argument
+from airflow_provider_kitops.hooks._references import digest_text, reference_text, split_reference
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 
 DIGEST = "sha256:" + "a" * 64

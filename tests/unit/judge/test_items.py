@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.judge.items import Item, items_digest, load_items, load_pairs, load_predictions
+from airflow_provider_kitops.judge.items import (
+    Item,
+    LabelledPair,
+    items_digest,
+    load_items,
+    load_pairs,
+    load_predictions,
+)
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 
@@ -27,6 +35,31 @@ def test_items_pairs_and_predictions_are_read(tmp_path: Path) -> None:
     assert load_predictions(path) == {"1": ""}
 
 
+def test_the_items_that_generate_answers_are_read(tmp_path: Path) -> None:
+    conversation = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "last"},
+    ]
+    rows: list[dict[str, object]] = [
+        {"id": 1, "text": "t", "reference": 42, "source": "somewhere"},
+        {"id": 2, "messages": conversation, "text": None},
+        {"id": 3, "text": "t", "prompt": "p"},
+    ]
+    path = written(tmp_path, "\ufeff" + "".join(json.dumps(row) + "\n" for row in rows))
+    assert load_items(path) == [Item("1", "t", "42"), Item("2", "last"), Item("3", "p")]
+    pair = {"id": 7, "text": "t", "better": 1, "worse": 2, "source": "somewhere"}
+    assert load_pairs(written(tmp_path, json.dumps(pair))) == [LabelledPair("7", "t", "1", "2")]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_of_another_format_is_told_from_a_wrong_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"items.{suffix}"
+    path.write_text("id,prompt\n1,p\n")
+    with pytest.raises(InvalidInput, match="JSON Lines only"):
+        load_items(path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -35,9 +68,12 @@ def test_items_pairs_and_predictions_are_read(tmp_path: Path) -> None:
         ("[" * 100_000, "line 1: not JSON"),
         ('{"id": "1", "prompt": "\\ud800"}', "'prompt' holds half a surrogate pair"),
         ("[1]", "an? JSON object is expected"),
-        ('{"id": "1"}', "lacks 'prompt'"),
-        ('{"id": "1", "prompt": "p", "promt": "p"}', "unknown 'promt'"),
-        ('{"id": 1, "prompt": "p"}', "'id' must be a non-empty text"),
+        ('{"id": "1"}', "line 1: there is no prompt; its columns are 'id'.*prompt, in text, or in messages"),
+        ('{"prompt": "p", "key": 1}', "line 1: there is no id; its columns are 'key', 'prompt'.*rename a column"),
+        ('{"id": "1", "messages": [{"role": "system", "content": "s"}]}', "no message of the user"),
+        ('{"id": "1", "messages": "hello"}', "no message of the user"),
+        ('{"id": "1", "messages": [{"role": "user", "content": null}]}', "'messages' must be a non-empty text"),
+        ('{"id": true, "prompt": "p"}', "'id' must be a non-empty text"),
         ('{"id": "1", "prompt": " "}', "'prompt' must be a non-empty text"),
         ('{"id": "1", "prompt": "p"}\n{"id": "1", "prompt": "q"}', "line 2: the id '1' was used in line 1"),
     ],

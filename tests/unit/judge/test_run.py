@@ -269,8 +269,8 @@ def test_the_report_lists_what_it_rests_on_and_reads_back() -> None:
     with fake_judge(FakeJudge(quality)) as server:
         found = judge(
             items,
-            champion=Contestant(CHAMPION, {"i0": "answer 0", "i1": "answer 1"}, {"speed": {"i0": 0.5, "i1": 0.5}}),
-            challenger=Contestant(CHALLENGER, {"i0": "answer 2", "i1": "answer 0"}, {"speed": {"i0": 1, "i1": 0.5}}),
+            champion=Contestant(CHAMPION, {"i0": "answer 0", "i1": "answer 1"}),
+            challenger=Contestant(CHALLENGER, {"i0": "answer 2", "i1": "answer 0"}, "sha256:" + "c" * 64),
             pairs=PAIRS,
             endpoint=server.endpoint,
             config=config(input_price=1, output_price=2),
@@ -283,8 +283,11 @@ def test_the_report_lists_what_it_rests_on_and_reads_back() -> None:
     assert (report.champion.digest, report.challenger.digest) == (CHAMPION, CHALLENGER)
     assert report.judge.model == "fake"
     assert report.judge.endpoint == "127.0.0.1"
-    assert report.differences.keys() == {"preference", "probability", "exact_match", "speed"}
-    assert report.differences["speed"].mean == 0.25
+    assert report.differences.keys() == {"preference", "probability", "exact_match"}
+    assert report.challenger.predictions_modelkit == "sha256:" + "c" * 64
+    # A report from before that field was there keeps its bytes, and so its digest.
+    assert b'"predictions_modelkit"' in report.to_bytes()
+    assert "predictions_modelkit" not in json.loads(report.to_bytes())["champion"]
     assert report.differences["exact_match"].n == 1
     assert report.usage.calls == 2 * len(PAIRS) + 4
     assert report.usage.cost == pytest.approx((report.usage.input_tokens + 2 * report.usage.output_tokens) / 1e6)

@@ -10,7 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_kitops.oci.credentials import Credentials, docker_config_file, find_credentials
+from airflow_provider_kitops.oci.credentials import (
+    Credentials,
+    docker_config_file,
+    find_credentials,
+    save_credentials,
+)
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 
@@ -62,6 +67,43 @@ def helper(tmp_path: Path, monkeypatch):
 def test_a_registry_is_found_under_all_its_names(config, key: str, registry: str) -> None:
     config({"auths": {"other.example": auth("eve", "x"), key: auth("alice", "pass:word")}})
     assert find_credentials(registry) == Credentials("alice", "pass:word")
+
+
+HUB = "https://index.docker.io/v1/"
+
+
+@pytest.mark.parametrize(
+    ("registry", "exact", "loose"),
+    [
+        ("reg.example", "reg.example", "https://reg.example/v1/"),
+        ("reg.example", "reg.example", "https://reg.example"),
+        ("reg.example", "https://reg.example", "http://reg.example/v2/"),
+        ("reg.example", "reg.example", "REG.example"),
+        ("docker.io", HUB, "docker.io"),
+        ("docker.io", HUB, "registry-1.docker.io"),
+        ("registry-1.docker.io", "index.docker.io", "docker.io"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_several_names_the_more_exact_wins_wherever_it_stands(
+    config, registry: str, exact: str, loose: str, turned: bool
+) -> None:
+    entries = [(loose, auth("mallory", "old")), (exact, auth("alice", "new"))]
+    config({"auths": dict(reversed(entries) if turned else entries)})
+    assert find_credentials(registry) == Credentials("alice", "new")
+
+
+def test_an_empty_entry_hides_no_other(config) -> None:
+    config({"auths": {"https://reg.example/v1/": auth("alice", "x"), "reg.example": {}}})
+    assert find_credentials("reg.example") == Credentials("alice", "x")
+
+
+@pytest.mark.parametrize("key", ["reg.example/team", "reg.example/v1", "https://reg.example/team/", "reg.example/v1/x"])
+def test_credentials_for_the_repositories_below_a_path_are_not_those_of_the_registry(config, key: str) -> None:
+    config({"auths": {key: auth("team", "x")}})
+    assert not find_credentials("reg.example")
+    config({"auths": {key: auth("team", "x"), "https://reg.example/v1/": auth("alice", "y")}})
+    assert find_credentials("reg.example") == Credentials("alice", "y")
 
 
 def test_an_unknown_registry_and_a_missing_file_have_none(config, tmp_path) -> None:
@@ -201,3 +243,125 @@ def test_a_config_nested_without_end_is_refused(config) -> None:
     config("[" * 100_000)
     with pytest.raises(InvalidInput, match="not JSON"):
         find_credentials("reg.example")
+
+
+# --- keeping them
+
+ALICE = Credentials("alice", "open sesame")
+
+
+@pytest.mark.parametrize("given", [ALICE, Credentials("alice", "pass:word"), Credentials(identity_token="token")])
+@pytest.mark.parametrize("registry", ["reg.example", "Reg.Example", "127.0.0.1:5000", "docker.io"])
+def test_what_is_kept_is_found(config, registry: str, given: Credentials) -> None:
+    path = config({"auths": {"other.example": auth("eve", "x")}})
+    assert save_credentials(registry, given, path) == str(path)
+    assert find_credentials(registry) == given
+    assert find_credentials("other.example") == Credentials("eve", "x")
+
+
+def test_they_are_added_to_docker_s_file_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "docker" / "config.json"
+    save_credentials("one.example", Credentials("me", "secret"), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"detachKeys": "ctrl-e,e"}))
+    save_credentials("two.example:5000", Credentials(identity_token="token"), path)
+    assert json.loads(path.read_text()) == {
+        "auths": {"one.example": {"auth": "bWU6c2VjcmV0"}, "two.example:5000": {"identitytoken": "token"}},
+        "detachKeys": "ctrl-e,e",
+    }
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("registry", "old"),
+    [("reg.example", "https://reg.example/v1/"), ("reg.example", "REG.example"), ("docker.io", "docker.io")],
+)
+def test_older_spellings_of_the_same_registry_are_taken_out(config, registry: str, old: str) -> None:
+    others = {"reg.example/team": auth("team", "x"), "reg.example:5000": auth("eve", "x")}
+    path = config({"auths": {old: auth("alice", "stale"), **others}})
+    save_credentials(registry, ALICE, path)
+    assert find_credentials(registry) == ALICE
+    kept = json.loads(path.read_text())["auths"]
+    assert kept.items() >= others.items()
+    assert len(kept) == 3
+
+
+def test_docker_s_hub_is_kept_under_docker_s_own_address(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    save_credentials("docker.io", ALICE, path)
+    assert list(json.loads(path.read_text())["auths"]) == [HUB]
+
+
+@pytest.mark.parametrize(
+    ("settings", "registry", "server"),
+    [
+        ({"credHelpers": {"reg.example": "test"}}, "reg.example", "reg.example"),
+        ({"credHelpers": {"reg.example": "test"}, "credsStore": "other"}, "reg.example", "reg.example"),
+        ({"credsStore": "test"}, "reg.example", "reg.example"),
+        ({"credsStore": "test"}, "docker.io", HUB),
+        ({"credHelpers": {"docker.io": "test"}}, "docker.io", "docker.io"),
+        ({"credHelpers": {"docker.io": "other", HUB: "test"}}, "docker.io", HUB),
+    ],
+)
+def test_a_helper_is_told_through_a_pipe_under_the_name_it_is_asked_for(
+    config, helper, settings: dict[str, object], registry: str, server: str
+) -> None:
+    asked = helper("test", {"Username": "alice", "Secret": "open sesame"})
+    path = config(settings)
+    assert save_credentials(registry, ALICE, path) == "docker-credential-test"
+    verb, _, request = asked.read_text().partition("\n")
+    assert (verb, json.loads(request)) == (
+        "store",
+        {"ServerURL": server, "Username": "alice", "Secret": "open sesame"},
+    )
+    assert json.loads(path.read_text()) == settings
+    assert find_credentials(registry) == ALICE
+    assert asked.read_text() == f"get\n{server}"
+
+
+def test_a_helper_is_told_what_an_identity_token_is(config, helper) -> None:
+    asked = helper("test", "")
+    save_credentials("reg.example", Credentials(identity_token="token"), config({"credsStore": "test"}))
+    assert json.loads(asked.read_text().partition("\n")[2])["Username"] == "<token>"
+
+
+def test_what_the_file_holds_does_not_hide_what_a_helper_was_told(config, helper) -> None:
+    helper("test", {"Username": "alice", "Secret": "open sesame"})
+    path = config({"credsStore": "test", "auths": {"https://reg.example": auth("alice", "stale"), "other": {}}})
+    save_credentials("reg.example", ALICE, path)
+    assert find_credentials("reg.example") == ALICE
+    assert json.loads(path.read_text()) == {"credsStore": "test", "auths": {"other": {}}}
+
+
+@pytest.mark.parametrize("name", ["missing", "../x", "-", "fails"])
+def test_a_helper_that_does_not_keep_them_is_an_error_without_the_secret(config, helper, name: str) -> None:
+    helper("fails", "open sesame", code=1)
+    path = config({"credsStore": name, "auths": {"reg.example": auth("alice", "old")}})
+    with pytest.raises(InvalidInput) as caught:
+        save_credentials("reg.example", ALICE, path)
+    assert "sesame" not in str(caught.value)
+    assert json.loads(path.read_text())["auths"], "what was kept before is kept still"
+
+
+@pytest.mark.parametrize("value", ["{secret", "[]", {"auths": ["x"]}, {"credHelpers": 1}])
+def test_a_file_that_is_no_config_is_left_alone(config, value: object) -> None:
+    path = config(value)
+    before = path.read_text()
+    with pytest.raises(InvalidInput, match=r"config\.json"):
+        save_credentials("reg.example", ALICE, path)
+    assert path.read_text() == before
+
+
+def test_a_file_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(InvalidInput, match="Is a directory"):
+        save_credentials("reg.example", ALICE, tmp_path / "config.json")
+
+
+def test_a_linked_config_file_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "dotfiles.json").write_text("{}")
+    (tmp_path / "config.json").symlink_to(tmp_path / "dotfiles.json")
+    save_credentials("one.example", ALICE, tmp_path / "config.json")
+    assert (tmp_path / "config.json").is_symlink()
+    assert "one.example" in (tmp_path / "dotfiles.json").read_text()

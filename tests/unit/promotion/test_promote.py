@@ -15,6 +15,7 @@ from airflow_provider_kitops.evidence.signing import load_signer, load_verifier
 from airflow_provider_kitops.evidence.statement import PROMOTION
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, StorageError, VerificationFailed
 from airflow_provider_kitops.oci.layout import Layout
+from airflow_provider_kitops.promotion import promote as promote_module
 from airflow_provider_kitops.promotion.attest import DECISION_FILE, attach_decision, read_decision
 from airflow_provider_kitops.promotion.decision import DecisionReport
 from airflow_provider_kitops.promotion.history import history
@@ -554,6 +555,51 @@ def _promote_forever(root: str, kits: list[str]) -> None:
     while True:
         move(target, kits[2], kits[1], now=NOON + timedelta(hours=1))
         rollback(target, TAG, expected=kits[2], now=NOON + timedelta(hours=2))
+
+
+def _cut_off_before_its_statement(target, monkeypatch, new: str, old: str) -> None:
+    def die(*arguments, **named):
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(promote_module, "attach_move", die)
+        with pytest.raises(_Killed):
+            move(target, new, old)
+    assert target.resolve(TAG).digest == new
+
+
+def test_a_rollback_to_what_is_in_service_leaves_the_statement_to_the_promotion(target, a, b, monkeypatch):
+    move(target, a, None)
+    _cut_off_before_its_statement(target, monkeypatch, b, a)
+    before = state(target)
+    done = rollback(target, TAG, to=b)
+    assert (done.digest, done.previous, done.statement, done.changed) == (b, a, None, False)
+    assert state(target) == before
+    statement = move(target, b, a).statement
+    [said] = statements(target, b)
+    assert (said["action"], "decision" in said) == ("promote", True)
+    assert rollback(target, TAG, to=b).statement == statement
+
+
+def test_a_rollback_does_not_take_a_first_promotion_for_its_own(target, a, b, monkeypatch):
+    move(target, a, None)
+    _cut_off_before_its_statement(target, monkeypatch, b, a)
+    before = state(target)
+    with pytest.raises(Conflict, match=f"names {b}, not {a}"):
+        rollback(target, TAG, to=b, expected=a)
+    assert state(target) == before
+
+
+def test_a_promotion_is_recorded_with_its_decision_even_if_a_rollback_claimed_the_move(target, a, b, monkeypatch):
+    move(target, a, None)
+    move(target, b, a)
+    rollback(target, TAG)
+    _cut_off_before_its_statement(target, monkeypatch, b, a)
+    # b was in service before: this cannot be told from a rollback that was cut off.
+    rollback(target, TAG, to=b, expected=a)
+    first = move(target, b, a)
+    assert [said["action"] for said in statements(target, b)].count("promote") == 2
+    assert move(target, b, a).statement == first.statement
 
 
 def test_after_a_real_kill_the_lock_is_free_and_the_layout_is_whole(tmp_path):

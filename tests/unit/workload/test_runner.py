@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.oci.errors import InvalidInput, WorkloadFailed
+from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, WorkloadFailed
 from airflow_provider_kitops.workload.runner import read_metrics, work
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
@@ -44,6 +45,41 @@ def test_a_program_gets_no_secrets_of_airflow_or_of_this_package(
     found = json.loads((tmp_path / "out" / "env.json").read_text())
     assert not kept_back & set(found)
     assert (found["CUDA_VISIBLE_DEVICES"], found["MODELKIT_LAYOUT"]) == ("inherited", "/asked/for")
+
+
+def test_what_the_caller_s_own_hook_raises_is_not_blamed_on_the_log(tmp_path: Path) -> None:
+    def show(line: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        work(SPEC.model_copy(update={"command": ("echo", "hello")}), tmp_path, on_line=show)
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state" / "log.txt").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"Cannot write .*log\.txt: Is a directory"):
+        work(SPEC, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_full_disk_under_the_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(StorageError, match=r"Cannot write .*log\.txt: No space left"):
+        work(SPEC.model_copy(update={"command": ("echo", "hello")}), tmp_path)
+
+
+def test_a_command_that_no_system_takes_is_said_to_be_too_large(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"command": ("echo", "x" * 16 * 1024 * 1024)})
+    with pytest.raises(InvalidInput, match=r"^Cannot start echo x+…: command and environment are larger") as caught:
+        work(spec, tmp_path)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}])
+def test_a_kitfile_that_json_has_no_form_for_is_refused(value: object) -> None:
+    with pytest.raises(InvalidInput, match="a Kitfile must be made of plain JSON values"):
+        WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/model", "kitfile": {"a": value}})
 
 
 @pytest.mark.parametrize(
