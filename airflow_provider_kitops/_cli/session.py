@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import of_registry, of_side, words
-from airflow_provider_kitops.oci.description import described as described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_reference

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb, content_of, path, seconds
-from airflow_provider_kitops._cli.session import Session, described
+from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops.oci.description import described
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.reference import Reference
 

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.disk import storage_error, storage_errors
+from airflow_provider_kitops.oci.disk import storage_error, storage_errors, write_file
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
@@ -154,8 +154,7 @@ def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
             parents=parents_of(store),
             concurrency=store.config.concurrency,
         )
-        with storage_errors("write", note):
-            _write(note, text.encode())
+        write_file(note, text.encode())
 
 
 def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, timeout: float | None = None) -> None:
@@ -183,8 +182,8 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
         # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
         shutil.rmtree(paths.output, ignore_errors=True)
         paths.output.mkdir()
-        _write(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
-        _write(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
+    write_file(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
+    write_file(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
     started = datetime.now(UTC)
     clock = time.monotonic()
     with _log(paths.log) as log:
@@ -200,8 +199,7 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - clock, 3),
     }
-    with storage_errors("write", paths.done):
-        _write(paths.done, json.dumps(note).encode())
+    write_file(paths.done, json.dumps(note).encode())
 
 
 def publish(
@@ -522,12 +520,3 @@ def _attach_provenance(
     )
     statement = Statement([Subject(target.name, descriptor.digest)], SLSA_PROVENANCE, predicate)
     return attach(target, descriptor, statement, signer=signer).digest
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+from airflow_provider_kitops.oci.disk import write_file
+
 _MARK = "whole"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -24,7 +26,7 @@ class Checkpoints:
         if not note.is_file() or note.read_text(encoding="utf-8") != fingerprint:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
-            _write(note, fingerprint)
+            write_file(note, fingerprint.encode())
 
     def mark(self, step: int) -> None:
         """The checkpoint of ``step`` has been written to its end."""
@@ -33,7 +35,7 @@ class Checkpoints:
             if path.is_file():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        _write(directory / _MARK, str(step))
+        write_file(directory / _MARK, str(step).encode())
 
     def last(self) -> str | None:
         """The last whole checkpoint, if there is one. Those that are not whole are removed."""
@@ -49,12 +51,3 @@ class Checkpoints:
     def remove(self) -> None:
         """The run is over."""
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from airflow_provider_kitops.evidence.attach import attach
 from airflow_provider_kitops.evidence.provenance import slsa_provenance
 from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, ResourceDescriptor, Statement, Subject
 from airflow_provider_kitops.hooks.kitops import KitopsHook
+from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
 from airflow_provider_kitops.operators.pack import KitPackOperator
@@ -304,3 +306,18 @@ def test_a_judge_of_ones_own_must_be_one_gguf_file(world: Any) -> None:
 def test_settings_that_were_rendered_into_text_are_refused(world: Any) -> None:
     with pytest.raises(AirflowFailException, match="render_template_as_native_obj"):
         judged(world, config=str({"seed": 7}))
+
+
+def test_the_example_dag_looks_at_items_before_it_trains(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = runpy.run_path(str(Path(__file__).parents[3] / "dags" / "champion_challenger.py"))
+    dag = names["champion_challenger"]()
+    assert "incumbent" in dag.get_task("fine_tune").upstream_task_ids
+    incumbent = dag.get_task("incumbent").python_callable
+    params = {"model": "demo/model", "judging": {"show_prompt": True}}
+    monkeypatch.setitem(incumbent.__globals__, "get_current_context", lambda: {"params": params})
+    assert incumbent(world.bad, world.items) == {"champion": None, "model": world.bad}
+    unreadable = packed(tmp_path, "items:csv", {"items.csv": "id,text\n1,q\n"})
+    with pytest.raises(InvalidInput, match="JSON Lines only"):
+        incumbent(world.bad, unreadable)
