@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._untar import safe_name
-from airflow_provider_kitops.oci.disk import said, storage_errors
+from airflow_provider_kitops.oci.disk import said, storage_errors, write_file
 from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, StorageError, UnsafePath, VerificationFailed
 
 _SECONDS_UNTIL_STALE = 60
@@ -214,7 +214,7 @@ class Stage:
             moves = list(self._plan("", same_bytes))
             (self.root / "old").mkdir()
             journal = self.root / "journal"
-            _write(journal, json.dumps({"directory": str(self.directory), "moves": moves}).encode())
+            write_file(journal, json.dumps({"directory": str(self.directory), "moves": moves}).encode())
             try:
                 for index, move in enumerate(moves):
                     self._apply(index, move)
@@ -412,13 +412,3 @@ def _remove(root: Path) -> None:
 
 def _escape(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is whole as soon as it has its name."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

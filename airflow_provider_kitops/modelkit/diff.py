@@ -80,6 +80,22 @@ class Difference:
     def __bool__(self) -> bool:
         return bool(self.fields or self.layers)
 
+    def to_json(self) -> dict[str, Any]:
+        """The answer of operator and command: ``identical``, ``fields`` and ``layers``, these by their digests."""
+        return {
+            "identical": not self,
+            "fields": [{"path": change.path, "old": change.old, "new": change.new} for change in self.fields],
+            "layers": [
+                {
+                    "kind": change.kind,
+                    "path": change.path,
+                    "old": change.old.descriptor.digest if change.old else None,
+                    "new": change.new.descriptor.digest if change.new else None,
+                }
+                for change in self.layers
+            ],
+        }
+
 
 def diff(old: ModelKit, new: ModelKit) -> Difference:
     """Compare two ModelKits without fetching a layer.
