@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, within
+from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, leads_elsewhere, within
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors
 from airflow_provider_kitops.oci.errors import UnsafePath
@@ -161,6 +161,10 @@ def _carriable(name: str) -> None:
         raise UnsafePath(
             f"{name} was left by an unpacking that was killed, and no ModelKit may carry such a name.",
             hint="Unpack into that directory again, which cleans up, or remove it.",
+        )
+    if leads_elsewhere(name):
+        raise UnsafePath(
+            f"The name {name} leads out of the directory on Windows, and is refused when unpacking.", hint="Rename it."
         )
     if ".." in name:
         raise UnsafePath(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK
+from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, leads_elsewhere
 from airflow_provider_kitops.oci.errors import LimitExceeded, UnsafePath, VerificationFailed
 
 _BLOCK = 512
@@ -104,7 +104,7 @@ def safe_name(raw: bytes, label: str) -> str:
     except UnicodeDecodeError as error:
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which is not UTF-8.") from error
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH:
+    if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH or leads_elsewhere(name):
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which does not stay below the directory.")
     if len(parts) > MAX_DEPTH:
         raise LimitExceeded(f"{label} holds the name {_shown(raw)}, {len(parts)} levels deep; {MAX_DEPTH} is most.")

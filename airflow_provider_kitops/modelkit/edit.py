@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from airflow_provider_kitops.modelkit.fields import parse_path
 from airflow_provider_kitops.modelkit.kitfile import parse_kitfile
@@ -36,12 +37,23 @@ def edit_kitfile(text: str, changes: Mapping[str, Any], *, name: str = "Kitfile"
     except YAMLError as error:
         raise InvalidKitfile(f"{name} cannot be edited: {' '.join(str(error).split())}") from error
     for path, value in changes.items():
-        _set(document, parse_path(path), value, path)
+        _set(document, parse_path(path), _quoted(value), path)
     out = io.StringIO()
     editor.dump(document, out)
     edited = out.getvalue()
     parse_kitfile(edited, name=f"{name}, edited,")
     return edited
+
+
+def _quoted(value: Any) -> Any:
+    """``value`` with quotes around texts whose line breaks are ones in YAML 1.1 and none in 1.2, to have them escaped."""
+    if isinstance(value, Mapping):
+        return {key: _quoted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_quoted(item) for item in value]
+    if isinstance(value, str) and set("\x85\u2028\u2029") & set(value):
+        return DoubleQuotedScalarString(value)
+    return value
 
 
 def _set(document: Any, where: list[str | int], value: Any, path: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_provider_kitops.modelkit.edit import edit_kitfile
@@ -88,6 +88,7 @@ def test_an_edit_that_breaks_a_rule_or_leads_nowhere_is_refused() -> None:
 
 
 @given(st.text(max_size=40))
+@example("one\x85two\u2028three")
 def test_any_text_comes_back_as_it_was_set(value: str) -> None:
     try:
         value.encode()

@@ -207,6 +207,16 @@ def test_no_permission_is_named_before_anything_is_sent(write: Write, monkeypatc
     assert target.sent == []
 
 
+@pytest.mark.parametrize("name", ["C:\\x", "\\x", "a\\..\\x"])
+def test_a_name_that_leads_elsewhere_on_windows_is_refused_before_it_is_packed(
+    name: str, layout: Layout, write: Write
+) -> None:
+    context = write({name: "1"})
+    with pytest.raises(UnsafePath, match="Windows"):
+        pack(context, Kitfile(model=Model(path=".")), layout, "v1")
+    assert layout.tags() == []
+
+
 def test_a_full_disk_is_one_clear_error_and_leaves_no_tag(
     layout: Layout, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,13 @@ def test_layers_and_kitfile_appear_with_their_modes(layout: Layout, write: Write
         [member("d", tarfile.BLKTYPE)],
         [member("d", tarfile.FIFOTYPE)],
         [("w/" + "x" * 5000, b"x")],
+        [("x" * 10_000, b"x")],
         [(".", b"x")],
+        [("C:\\Windows\\x", b"x")],
+        [("c:/x", b"x")],
+        [("\\\\server\\share", b"x")],
+        [("a\\..\\..\\x", b"x")],
+        [("w/\udcff", b"x")],
     ],
     ids=lambda evil: str(evil[0])[:30],
 )
