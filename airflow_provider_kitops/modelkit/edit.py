@@ -46,7 +46,7 @@ def edit_kitfile(text: str, changes: Mapping[str, Any], *, name: str = "Kitfile"
 
 
 def _quoted(value: Any) -> Any:
-    """``value`` with quotes around texts whose line breaks are ones in YAML 1.1 and none in 1.2, to have them escaped."""
+    """``value`` with quotes, and so escapes, around texts with line breaks of YAML 1.1 that are none in 1.2."""
     if isinstance(value, Mapping):
         return {key: _quoted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
