@@ -67,10 +67,11 @@ class KitUnpackOperator(KitopsBaseOperator):
         directory = path_argument(self.directory, "directory")
         filters = texts_of(self.filters, "filters")
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
-            answer = describe(store, reference_text(self.reference, "reference"), directory=str(directory))
-            unpack(
-                store.target(answer["reference"]),
-                answer["digest"],
+            asked = store.reference(reference_text(self.reference, "reference"))
+            pinned, descriptor = store.resolve(asked)
+            made = unpack(
+                store.target(pinned),
+                descriptor.digest,
                 directory,
                 filters,
                 overwrite=self.overwrite,
@@ -81,4 +82,5 @@ class KitUnpackOperator(KitopsBaseOperator):
                 concurrency=store.config.concurrency,
                 on_progress=on_progress,
             )
-        return answer
+            tags = [asked.tag] if asked.tag and not asked.digest else []
+            return describe(store, pinned.at(made.descriptor.digest), tags=tags, directory=str(directory))
