@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 from identify import identify
 
-from airflow_provider_kitops.modelkit._paths import within
+from airflow_provider_kitops.modelkit._paths import is_modelkit_reference, within
+from airflow_provider_kitops.modelkit._scan import _carriable
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules, read_rules
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
 from airflow_provider_kitops.oci.disk import storage_errors
@@ -135,7 +136,9 @@ def suggest_kitfile(directory: Path, package: Package | None = None) -> Kitfile:
     dataset or code layer, else to the package.
 
     :param package: the section ``package`` of the result; ``license`` is filled in where nothing else carries it.
-    :raises InvalidInput: the directory does not exist, or holds no file that can be packed.
+    :raises InvalidInput: the directory does not exist, or holds no file that can be packed, or kit would read the name
+        of the model's file as the reference of a ModelKit.
+    :raises UnsafePath: the name of a file is one that no ModelKit can carry.
     :raises StorageError: it cannot be read.
     """
     if not directory.is_dir():
@@ -168,8 +171,10 @@ def _files(root: Path, rules: IgnoreRules) -> Iterator[_File]:
             elif name in _LEFTOVERS:
                 leftovers.append(path)
             elif directory:
+                _carriable(path)
                 pending.append(path)
             elif stat.S_ISREG(status.st_mode):
+                _carriable(path)
                 yield _File(path, status.st_size)
             else:
                 links.append(path)
@@ -254,6 +259,12 @@ class _Suggestion:
             parts, chosen = [], {main}
         else:
             return None
+        if is_modelkit_reference(model.path):
+            raise InvalidInput(
+                f"{model.path} would be the model's path, and kit reads this name as a reference: no layer would hold "
+                "it.",
+                hint="Rename it, without ':' and '@'.",
+            )
         parts += [self._part(file, kind) for file, kind in self.kinds.items() if kind in _PARTS and file not in chosen]
         return replace(model, parts=tuple(parts))
 
@@ -379,6 +390,7 @@ def _stem(path: str) -> str:
 
 def _front_matter(text: str) -> dict[str, Any]:
     """The header of a model card (Hugging Face's model cards, "metadata")."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if not text.startswith("---\n"):
         return {}
     header, found, _ = text[4:].partition("\n---")

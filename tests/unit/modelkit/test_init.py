@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from identify.vendor.licenses import LICENSES
 from airflow_provider_kitops.modelkit.init import suggest_kitfile
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, ModelPart, Package, parse_kitfile
 from airflow_provider_kitops.modelkit.pack import pack
-from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.oci.errors import InvalidInput, UnsafePath
 from tests.unit.modelkit.conftest import Write
 
 MIT = dict(LICENSES)["MIT"].replace("[year]", "2026").replace("[fullname]", "Ada")
@@ -144,6 +145,31 @@ def test_a_folder_of_links_or_nothing_is_refused_with_the_remedy(tmp_path: Path)
     (tmp_path / "in/link").symlink_to("/etc/hostname")
     with pytest.raises(InvalidInput, match="cp -L"):
         suggest_kitfile(tmp_path / "in")
+
+
+def test_weights_whose_name_is_a_reference_are_refused(write: Write) -> None:
+    with pytest.raises(InvalidInput, match=r"llama3:8b\.gguf would be .* reads this name as a reference") as refused:
+        suggest_kitfile(write({"llama3:8b.gguf": b"GGUF", "a.py": "1"}))
+    assert "Rename it" in str(refused.value)
+    suggested_again = suggest_kitfile(write({"llama3:8b.gguf": b"GGUF", ".kitignore": "*.gguf\n"}))
+    assert suggested_again.model is None
+
+
+@pytest.mark.parametrize("name", [b"w\xff.gguf", b"v1..2.bin", b"sub/.modelkit-unpack-1", b"a\\..\\b.bin"])
+def test_names_that_no_modelkit_can_carry_are_refused(write: Write, name: bytes) -> None:
+    context = write({"a.py": "1"})
+    with pytest.raises(UnsafePath):
+        suggest_kitfile(write({"a.py": "1", os.fsdecode(name): "2"}))
+    (context / ".kitignore").write_text("w*\nv1*\nsub\na?..*\na*b.bin\n")
+    assert suggest_kitfile(context).code
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_model_card_of_windows_has_its_licence_read(write: Write, start: str) -> None:
+    card = f"{start}---\r\nlicense: apache-2.0\r\n---\r\n# Small\r\n"
+    model = suggested(write, {"w.gguf": b"GGUF", "README.md": card}).model
+    assert model is not None
+    assert model.license == "apache-2.0"
 
 
 # fmt: off
