@@ -17,6 +17,10 @@ from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
 
 INDEX_ARTIFACT_TYPE = "application/vnd.kitops.modelkit.index.v1+json"
 
+#: Entries, and characters of the labels of each, that a message shows.
+_MAX_LISTED = 20
+_MAX_LABELS = 200
+
 
 @dataclass(frozen=True)
 class IndexedModelKit:
@@ -49,7 +53,7 @@ class ModelKitIndex:
         """
         malformed = InvalidInput(f"The index {name} is malformed.")
         try:
-            value = json.loads(data)
+            value = json.loads(data, parse_constant=_refused)
         except (ValueError, RecursionError) as error:
             raise malformed from error
         if not is_index(value) or not isinstance(value.get("manifests"), list):
@@ -62,24 +66,31 @@ class ModelKitIndex:
             labels = each.get("modelMetadata") or {}
             if not isinstance(labels, dict):
                 raise malformed
+            try:
+                _gojson.dumps(labels)
+            except (InvalidInput, ValueError, RecursionError) as error:
+                # Numbers beyond a float's range, or beyond all measure.
+                raise malformed from error
             found.append(IndexedModelKit(descriptor, labels))
         return cls(tuple(found), value.get("annotations") or {})
 
     def pick(self, labels: Mapping[str, str], name: str) -> IndexedModelKit:
-        """The one ModelKit that has all of ``labels``.
+        """The one ModelKit that has all of ``labels``; one that is listed several times is still one.
 
         :param name: what to call the index in messages.
         :raises NotFound: none has them.
         :raises InvalidInput: several have them.
         """
-        found = [each for each in self.modelkits if each.matches(labels)]
+        found = {each.descriptor.digest: each for each in reversed(self.modelkits) if each.matches(labels)}
         if len(found) == 1:
-            return found[0]
+            return next(iter(found.values()))
         listed = "".join(
-            f"\n  * {each.descriptor.digest} {_gojson.dumps(dict(each.labels)).decode()}"
-            for each in self.modelkits[:20]
+            f"\n  * {each.descriptor.digest} {_shortened(_gojson.dumps(dict(each.labels)).decode())}"
+            for each in self.modelkits[:_MAX_LISTED]
         )
-        asked = ", ".join(f"{key}={value}" for key, value in labels.items()) or "no label"
+        if len(self.modelkits) > _MAX_LISTED:
+            listed += f"\n  * and {len(self.modelkits) - _MAX_LISTED} more"
+        asked = _shortened(", ".join(f"{key}={value}" for key, value in labels.items())) or "no label"
         if not found:
             raise NotFound(f"No ModelKit of the index {name} has {asked}. It holds:{listed}")
         raise InvalidInput(
@@ -95,3 +106,11 @@ def is_index(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else _gojson.dumps(value).decode()
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_LABELS else f"{text[:_MAX_LABELS]}…"
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
