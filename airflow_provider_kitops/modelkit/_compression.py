@@ -22,6 +22,8 @@ _MAX_WINDOW = 128 * 1024 * 1024
 #: All that a piece of input expands to is in memory at once, and four bytes of it may mean 128 KiB (a block of one
 #: repeated byte): at most 32 MiB with this many bytes.
 _SLICE = 1024
+#: zlib copies what is left of a piece at the end of each member, and a member may have 20 bytes.
+_GZIP_SLICE = 16 * 1024
 _GZIP_LEVELS = {"gzip": 6, "gzip-fastest": 1}
 
 Read = Callable[[int], bytes]
@@ -84,21 +86,23 @@ class Decompressed:
 
 def _gzip(read: Read, label: str) -> Iterator[bytes]:
     """Several members are allowed, one after the other."""
-    pending = read(_CHUNK)
+    pending = memoryview(read(_CHUNK))
     while True:
         decompressor = zlib.decompressobj(wbits=31)
         while not decompressor.eof:
-            pending = pending or read(_CHUNK)
+            pending = pending or memoryview(read(_CHUNK))
+            given = pending[:_GZIP_SLICE]
             try:
-                data = decompressor.decompress(pending, _CHUNK)
+                data = decompressor.decompress(given, _CHUNK)
             except zlib.error as error:
                 raise VerificationFailed(f"{label} is not valid gzip: {error}.") from error
-            if not pending and not data and not decompressor.eof:
+            if not given and not data and not decompressor.eof:
                 raise VerificationFailed(f"{label} ends in the middle of its gzip stream.")
-            pending = decompressor.unconsumed_tail
+            left = len(decompressor.unconsumed_tail) + len(decompressor.unused_data)
+            pending = pending[len(given) - left :]
             if data:
                 yield data
-        pending = decompressor.unused_data or read(_CHUNK)
+        pending = pending or memoryview(read(_CHUNK))
         if not pending:
             return
 
@@ -112,14 +116,14 @@ def _zstd(read: Read, label: str) -> Iterator[bytes]:
             pending = pending or memoryview(read(_CHUNK))
             if not pending:
                 raise VerificationFailed(f"{label} ends in the middle of its Zstandard stream.")
+            given = pending[:_SLICE]
             try:
-                data = decompressor.decompress(pending[:_SLICE])
+                data = decompressor.decompress(given)
             except zstandard.ZstdError as error:
                 raise VerificationFailed(f"{label} cannot be decompressed: {error}.") from error
-            pending = pending[_SLICE:]
+            pending = pending[len(given) - len(decompressor.unused_data) :]
             if data:
                 yield data
-        rest = decompressor.unused_data + bytes(pending)
-        pending = memoryview(rest or read(_CHUNK))
+        pending = pending or memoryview(read(_CHUNK))
         if not pending:
             return

@@ -136,7 +136,7 @@ class Scan:
         if not directory and not stat.S_ISREG(mode):
             self.links.append(name)
             return False
-        if ".." in name and self.skip_two_dots:
+        if ".." in name and self.skip_two_dots and ".." not in self.path:
             log.warning("%s is left out: its name holds '..'.", name)
             self.left_out += 1
             return False

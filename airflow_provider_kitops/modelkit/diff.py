@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
+from airflow_provider_kitops.modelkit.limits import DEFAULT_LIMITS, Budget, Limits
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
@@ -43,9 +45,9 @@ class LayerChange:
 
 @dataclass(frozen=True)
 class FileState:
-    """One file of a layer.
+    """One file or directory of a layer.
 
-    :param digest: of its content.
+    :param digest: of its content; empty for a directory.
     :param size: bytes.
     :param mode: permission bits.
     """
@@ -106,16 +108,23 @@ def diff(old: ModelKit, new: ModelKit) -> Difference:
 
 
 def diff_files(
-    old: Target, new: Target, change: LayerChange, *, on_progress: ProgressHook | None = None
+    old: Target,
+    new: Target,
+    change: LayerChange,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    on_progress: ProgressHook | None = None,
 ) -> list[FileChange]:
     """What differs inside a layer, by reading both sides of it.
 
     :param old, new: where the two ModelKits are.
+    :param limits: caps on what each side may hold.
     :raises DigestMismatch, VerificationFailed: a layer is not what its digest says.
     :raises UnsafePath: a layer holds what no ModelKit may.
+    :raises LimitExceeded: a layer holds more than ``limits`` allow.
     """
-    ours = _files(old, change.old, on_progress) if change.old else {}
-    theirs = _files(new, change.new, on_progress) if change.new else {}
+    ours = _files(old, change.old, limits, on_progress) if change.old else {}
+    theirs = _files(new, change.new, limits, on_progress) if change.new else {}
     return [
         FileChange(change.path, path, ours.get(path), theirs.get(path))
         for path in sorted({*ours, *theirs})
@@ -160,7 +169,7 @@ def _content(layer: Layer) -> str:
     return layer.diff_id or layer.descriptor.digest
 
 
-def _files(target: Target, layer: Layer, on_progress: ProgressHook | None) -> dict[str, FileState]:
+def _files(target: Target, layer: Layer, limits: Limits, on_progress: ProgressHook | None) -> dict[str, FileState]:
     done = 0
 
     def on_read(count: int) -> None:
@@ -169,12 +178,15 @@ def _files(target: Target, layer: Layer, on_progress: ProgressHook | None) -> di
         if count and on_progress:
             on_progress(Progress("download", clean(layer.path), done, layer.descriptor.size))
 
+    budget = Budget(limits)
     found = {}
-    for entry, content in read_layer(target, layer, on_read=on_read):
+    for entry, content in read_layer(target, layer, on_read=on_read, on_content=budget.data):
+        budget.file()
+        budget.name(sys.getsizeof(entry.name))
         hashing, size = hashlib.sha256(), 0
         for data in content:
             hashing.update(data)
             size += len(data)
-        if not entry.directory:
-            found[entry.name] = FileState(f"sha256:{hashing.hexdigest()}", size, entry.mode)
+        digest = "" if entry.directory else f"sha256:{hashing.hexdigest()}"
+        found[entry.name] = FileState(digest, size, entry.mode)
     return found

@@ -156,7 +156,7 @@ def plan_layers(
         path = clean(entry.path)
         label = f"{kind.value} {getattr(entry, 'name', '')}".strip()
         form: LayerFormat = "raw" if kind is LayerKind.MCP_SERVER else layer_format
-        others = [claim for claim in claims if not within(path, claim)]
+        others = [claim for claim in claims if claim != path and within(claim, path)]
         scan = Scan(context, path, rules, others, skip_two_dots=skip_two_dots)
         problem = scan.problem() or scan.run() or (scan.raw() if form == "raw" else None)
         if problem:

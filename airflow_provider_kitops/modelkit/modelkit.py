@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -87,20 +88,19 @@ def _layers(
     entries: Sequence[tuple[tuple[LayerKind, LayerEntry], LayerIds | None]],
 ) -> tuple[Layer, ...]:
     """Bring the manifest's layers and the config's entries together, kind by kind, in the manifest's order."""
-    left = list(entries)
+    left: dict[str, deque[tuple[tuple[LayerKind, LayerEntry], LayerIds | None]]] = defaultdict(deque)
+    for item in entries:
+        left[base_type(item[0][0])].append(item)
     found = []
     for descriptor, base in layers:
-        match = next((item for item in left if base_type(item[0][0]) == base), None)
-        if match is None:
+        if not left[base]:
             raise VerificationFailed(f"The manifest of {name} has a {base} layer that its config does not name.")
-        left.remove(match)
-        (kind, entry), ids = match
+        (kind, entry), ids = left[base].popleft()
         if ids and ids.digest != descriptor.digest:
             raise VerificationFailed(
                 f"Manifest and config of {name} name different digests for {kind.value} {clean(entry.path)}."
             )
         found.append(Layer(descriptor, kind, entry.path, getattr(entry, "name", ""), ids.diff_id if ids else ""))
-    if left:
-        kind, entry = left[0][0]
+    for (kind, entry), _ in (item for items in left.values() for item in items):
         raise VerificationFailed(f"The manifest of {name} has no layer for {kind.value} {clean(entry.path)}.")
     return tuple(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, NotFound, VerificationFailed
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, split_tags, tags_to_set
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Target
+
+log = logging.getLogger(__name__)
 
 _ARTIFACT_TYPES = {"modelkit": ARTIFACT_TYPE, "modelkit-v1.7": None, "modelpack": MODELPACK_ARTIFACT_TYPE}
 
@@ -111,6 +114,11 @@ def pack(
     more = {**(annotations or {}), **_created(created)}
     kitfile = _kitfile(context, kitfile)
     _representable(kitfile, manifest_format, layer_format, compression)
+    if kitfile.base_reference and (context / kitfile.base_reference).exists():
+        log.warning(
+            "%s is read as the reference of a ModelKit, as kit does; the file of that name is not packed. Rename it.",
+            kitfile.base_reference,
+        )
     inherited = _inherited(kitfile, parents)
     plans = plan_layers(
         context, kitfile, read_rules(context), inherited, layer_format=layer_format, skip_two_dots=skip_two_dots
@@ -237,7 +245,7 @@ class _Form:
         found = {FILE_PATH: plan.path}
         if plan.layer_format == "raw":
             (file,) = plan.entries
-            found[FILE_METADATA] = metadata(posixpath.basename(file.name), file.mode, file.size, self.modified)
+            found[FILE_METADATA] = metadata(posixpath.basename(file.name), file.mode & 0o777, file.size, self.modified)
         if plan.kind is LayerKind.PROMPT:
             found[LAYER_SUBTYPE] = "prompt"
         return dict(sorted(found.items()))

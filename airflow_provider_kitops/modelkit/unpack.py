@@ -7,7 +7,6 @@ import logging
 import os
 import posixpath
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,33 +15,20 @@ from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
 from airflow_provider_kitops.modelkit._staging import Stage
+from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.modelkit.filters import Filters
 from airflow_provider_kitops.modelkit.kitfile import KITFILE_NAMES, LayerKind
+from airflow_provider_kitops.modelkit.limits import DEFAULT_LIMITS, Budget, Limits
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
 from airflow_provider_kitops.oci.disk import storage_errors
-from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, StorageError
+from airflow_provider_kitops.oci.errors import InvalidInput, StorageError
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a ModelKit may bring with it, its parents included.
-
-    :param files: files and directories, those included that only the names of others imply.
-    :param bytes: unpacked bytes, headers included.
-    :param names: bytes of memory for the names of files and directories, which are kept until all of them are in
-        place. The default holds a million of 200 characters.
-    """
-
-    files: int = 1_000_000
-    bytes: int = 1024**4
-    names: int = 256 * 1024**2
 
 
 def unpack(
@@ -55,7 +41,7 @@ def unpack(
     ignore_existing: bool = False,
     include_remote: bool = False,
     labels: Mapping[str, str] | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     parents: ParentResolver | None = None,
     concurrency: int = 5,
     on_progress: ProgressHook | None = None,
@@ -96,7 +82,12 @@ def unpack(
         _Part(target, modelkit, [layer for layer in modelkit.layers if wanted.passes(layer)]),
         *_remote_datasets(modelkit, wanted, parents if include_remote else None),
     ]
-    budget = _Budget(limits)
+    if not wanted.kitfile and not any(part.layers for part in parts):
+        listed = ", ".join(f"{layer.kind.value} {layer.name or layer.path}" for layer in modelkit.layers[:20])
+        log.warning(
+            "Nothing in %s passes the filters %s. It has %s.", target.name, ", ".join(filters), listed or "no layers"
+        )
+    budget = Budget(limits)
     with Stage(
         Path(directory),
         overwrite=overwrite,
@@ -135,9 +126,9 @@ def _parents(target: Target, modelkit: ModelKit, wanted: Filters, parents: Paren
     base = modelkit.kitfile.base_reference
     if base and parents is None:
         log.warning("%s is based on %s, which is not unpacked.", target.name, base)
-    if base is None or parents is None:
-        return []
     of_parent = wanted.of_parent()
+    if base is None or parents is None or of_parent.filters == ():
+        return []
     found = [
         _Part(where, parent, [layer for layer in parent.layers if of_parent.passes(layer)])
         for where, parent in chain(base, parents)
@@ -160,10 +151,11 @@ def _remote_datasets(modelkit: ModelKit, wanted: Filters, resolve: ParentResolve
                 f"The dataset {label} is at {dataset.remote_path}, which is not fetched.",
                 hint=f"Copy it to {dataset.path} yourself and check its digest {dataset.remote_hash}.",
             )
+        place = safe_name(clean(dataset.path).encode("utf-8", "surrogatepass"), f"The dataset {label}")
         where, selector = resolve(dataset.remote_path)
         remote = ModelKit.read(where, selector)
         layers = [layer for layer in remote.layers if layer.kind is LayerKind.DATASET]
-        found.append(_Part(where, remote, layers, clean(dataset.path)))
+        found.append(_Part(where, remote, layers, place))
     return found
 
 
@@ -179,50 +171,12 @@ def _room(place: Path, layers: Sequence[Layer]) -> None:
         )
 
 
-class _Budget:
-    """Counts what all layers bring together."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._files = 0
-        self._bytes = 0
-        self._names = 0
-
-    def file(self) -> None:
-        with self._lock:
-            self._files += 1
-            if self._files > self._limits.files:
-                raise LimitExceeded(
-                    f"The ModelKit holds more than {self._limits.files} files.",
-                    hint="Raise the limit if that is right.",
-                )
-
-    def name(self, size: int) -> None:
-        with self._lock:
-            self._names += size
-            if self._names > self._limits.names:
-                raise LimitExceeded(
-                    f"The names of the files in the ModelKit need more than {self._limits.names} bytes of memory.",
-                    hint="Raise the limit if so many and so long names are right.",
-                )
-
-    def data(self, count: int) -> None:
-        with self._lock:
-            self._bytes += count
-            if self._bytes > self._limits.bytes:
-                raise LimitExceeded(
-                    f"The ModelKit unpacks to more than {self._limits.bytes} bytes.",
-                    hint="Raise the limit if that is right.",
-                )
-
-
 def _unpack_layer(
     part: _Part,
     layer: Layer,
     stage: Stage,
     order: tuple[int, int],
-    budget: _Budget,
+    budget: Budget,
     on_progress: ProgressHook | None,
     stop: Stop,
 ) -> None:

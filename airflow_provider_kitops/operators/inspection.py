@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.oci.store import Store
 
 
+#: What one task hands to the next is small.
+_MOST_FILES = 1000
+
+
 class _ReadOperator(KitopsBaseOperator):
     """Base of the operators that read one ModelKit."""
 
@@ -91,7 +95,7 @@ class KitDiffOperator(KitopsBaseOperator):
     :param files: also compare files, which reads the layers that differ, and no others.
     :param kitops_conn_id: where they are (templated).
     :return: the reference dictionary of ``new``, with ``old`` (pinned), ``identical``, ``fields``, ``layers`` and, on
-        request, ``files``.
+        request, the first 1,000 ``files`` and how many ``more_files`` there are.
     """
 
     template_fields: Sequence[str] = ("old", "new", "kitops_conn_id")
@@ -115,11 +119,12 @@ class KitDiffOperator(KitopsBaseOperator):
             found = diff(ModelKit.read(ours, one.digest), ModelKit.read(theirs, other.digest))
             answer = describe(store, new, tags=[], old=str(old), **found.to_json())
             if self.files:
-                answer["files"] = [
+                files = [
                     asdict(file)
                     for change in found.layers
                     for file in diff_files(ours, theirs, change, on_progress=on_progress)
                 ]
+                answer |= {"files": files[:_MOST_FILES], "more_files": max(0, len(files) - _MOST_FILES)}
             return answer
 
 

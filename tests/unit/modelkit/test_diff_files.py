@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from airflow_provider_kitops.modelkit.diff import FileChange, FileState, diff, diff_files
 from airflow_provider_kitops.modelkit.kitfile import Code, Kitfile
+from airflow_provider_kitops.modelkit.limits import Limits
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.oci.descriptor import digest_of
+from airflow_provider_kitops.oci.errors import LimitExceeded
 from airflow_provider_kitops.oci.layout import Layout
 from tests.unit.modelkit.conftest import Write
 
@@ -42,4 +46,18 @@ def test_a_layer_of_one_side_is_all_new_or_all_gone(layout: Layout, write: Write
     old = pack(context, SRC, layout, "old")
     new = pack(context, Kitfile(code=(Code(path="b"),)), layout, "new")
     changes = [file for change in diff(old, new).layers for file in diff_files(layout, layout, change)]
-    assert changes == [FileChange("src", "src/a", state("1"), None), FileChange("b", "b", None, state("2"))]
+    directory = FileState("", 0, (context / "src").stat().st_mode & 0o777)
+    assert changes == [
+        FileChange("src", "src", directory, None),
+        FileChange("src", "src/a", state("1"), None),
+        FileChange("b", "b", None, state("2")),
+    ]
+
+
+def test_many_names_are_too_many(layout: Layout, write: Write) -> None:
+    write({f"src/{number}": "1" for number in range(50)})
+    old = pack(write({"src/a": "1"}), SRC, layout)
+    (change,) = diff(old, pack(write({"src/a": "2"}), SRC, layout)).layers
+    for limits in (Limits(files=10), Limits(names=500), Limits(bytes=5000)):
+        with pytest.raises(LimitExceeded):
+            diff_files(layout, layout, change, limits=limits)

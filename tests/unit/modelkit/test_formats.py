@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import zstandard
 
 from airflow_provider_kitops.modelkit import manifest as media
+from airflow_provider_kitops.modelkit._compression import Decompressed
 from airflow_provider_kitops.modelkit.kitfile import (
     Code,
     Dataset,
@@ -90,7 +92,7 @@ def test_a_raw_layer_is_the_file_itself_with_its_mode(layout: Layout, write: Wri
     assert layer.descriptor.digest == digest_of(b"#!/bin/sh\n")
     said = json.loads(layer.descriptor.annotations[media.FILE_METADATA])
     assert said == {
-        "name": "run.sh", "mode": 0o4755, "uid": 0, "gid": 0, "size": 10, "mtime": "1970-01-01T00:00:00Z",
+        "name": "run.sh", "mode": 0o755, "uid": 0, "gid": 0, "size": 10, "mtime": "1970-01-01T00:00:00Z",
         "typeflag": 0,
     }  # fmt: skip
     unpack(layout, "v1", tmp_path / "out")
@@ -290,3 +292,19 @@ def test_without_a_target_the_digest_is_the_same_and_nothing_is_kept(layout: Lay
     context = write(FILES)
     assert pack(context, WHOLE, None).descriptor == pack(context, WHOLE, layout, "v1").descriptor
     assert read(layout, layout.resolve("v1")) == pack(context, WHOLE, None).manifest
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_stream_of_nothing_but_ends_costs_little(compression: str) -> None:
+    """A member or frame may have 20 bytes: what follows it must not be copied each time."""
+    blob = squeeze(compression, b"") * 20_000
+    left = memoryview(blob)
+
+    def read(size: int) -> bytes:
+        nonlocal left
+        piece, left = bytes(left[:size]), left[size:]
+        return piece
+
+    begun = time.process_time()
+    assert Decompressed(read, compression, "the stream").read(1) == b""
+    assert time.process_time() - begun < 5, "copying the rest each time takes over a minute"

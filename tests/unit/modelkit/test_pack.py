@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit.kitfile import Code, Docs, Kitfile, Model, ModelPart, Prompt
+from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, McpServer, Model, ModelPart, Prompt
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
@@ -296,6 +296,23 @@ def test_a_kitfile_that_breaks_a_rule_or_needs_more_than_is_there_is_refused(lay
     ):
         with pytest.raises(InvalidKitfile):
             pack(context, kitfile, layout)
+
+
+def test_one_path_in_two_sections_is_refused_though_kit_packs_it(layout: Layout, write: Write) -> None:
+    context = write({"a": "1", "s.mcpb": "2"})
+    for kitfile in (
+        Kitfile(code=(Code("a"),), prompts=(Prompt("p", "a"),)),
+        Kitfile(prompts=(Prompt("p", "a"), Prompt("q", "a"))),
+        Kitfile(mcp_servers=(McpServer("s", "s.mcpb"), McpServer("t", "s.mcpb"))),
+        Kitfile(datasets=(Dataset("d", "d", remote_path="a/b:v"),), prompts=(Prompt("p", "d/p.md"),)),
+    ):
+        with pytest.raises(InvalidKitfile, match=r"same path|lies inside"):
+            pack(context, kitfile, layout)
+
+
+def test_a_file_whose_name_is_a_reference_is_warned_about(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    pack(write({"llama3:8b.gguf": "1"}), Kitfile(model=Model(path="llama3:8b.gguf")), None)
+    assert "Rename it" in caplog.text
 
 
 def test_layers_are_packed_side_by_side_up_to_the_limit(write: Write) -> None:

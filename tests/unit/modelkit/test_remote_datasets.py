@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Kitfile
+from airflow_provider_kitops.modelkit.manifest import CONFIG_TYPE, manifest_bytes
+from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
 from airflow_provider_kitops.modelkit.unpack import unpack
-from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
+from airflow_provider_kitops.oci.descriptor import MANIFEST
+from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, NotFound, UnsafePath
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from tests.unit.modelkit.conftest import Write
 
@@ -76,3 +80,27 @@ def test_one_that_is_not_there_or_not_in_a_registry_fails_before_anything_is_wri
                 parents=parents_of(store),
             )
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("kit")
+@pytest.mark.parametrize(
+    "path", ["../up", "/abs", "a\0b", "\ud800", "C:/x", "s\\..\\x", ".modelkit-unpack-x", "d/" * 200 + "d"]
+)
+def test_the_path_of_an_entry_is_as_hostile_as_a_name_in_a_layer(store: Store, tmp_path: Path, path: str) -> None:
+    target = store.target("demo/model")
+    good = ModelKit.read(target, "v1")
+    config = good.config.replace(b'"data/train"', json.dumps(path).encode())
+    made = target.push(CONFIG_TYPE, config)
+    evil = target.push(MANIFEST, manifest_bytes(made, [layer.descriptor for layer in good.layers], {}))
+    with pytest.raises((UnsafePath, LimitExceeded, InvalidInput)):
+        unpack(target, evil.digest, tmp_path / "in/out", include_remote=True, parents=parents_of(store))
+    assert not (tmp_path / "in").exists()
+
+
+def test_the_place_may_be_the_directory_itself(store: Store, write: Write, tmp_path: Path) -> None:
+    context = write({"train.csv": "1", "src/m.py": "y"})
+    pack(context, Kitfile(datasets=(Dataset("t", "train.csv"),)), store.target("demo/data"), "v1")
+    remote = Dataset("t", ".", remote_path="demo/data:v1")
+    pack(context, Kitfile(datasets=(remote,)), store.target("demo/model"), "v1")
+    unpack(store.target("demo/model"), "v1", tmp_path / "out", include_remote=True, parents=parents_of(store))
+    assert files(tmp_path / "out") == {"Kitfile", "train.csv"}

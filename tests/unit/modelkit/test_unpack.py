@@ -353,6 +353,14 @@ def test_filters_choose_as_kit_does(
     assert {name for name, content in tree(out).items() if content is not None} == files
 
 
+def test_a_filter_that_nothing_passes_is_warned_about(
+    layout: Layout, write: Write, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack(write({"w/a": "1"}), MODEL, layout, "v1")
+    unpack(layout, "v1", out, ["datasets"])
+    assert "passes the filters datasets. It has model m" in caplog.text
+
+
 @pytest.mark.parametrize("wrong", ["", "models", "model:a:b", "model,", "dataset"])
 def test_a_malformed_filter_is_an_error(wrong: str, layout: Layout, write: Write, out: Path) -> None:
     pack(write({"w/a": "1"}), MODEL, layout, "v1")
