@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from airflow_provider_kitops.workload.machine import MachineSettings
+from airflow_provider_kitops.workload.machine_settings import MachineSettings
 from airflow_provider_kitops.workload.task import TaskSettings
 
 #: What helps where training runs away.
