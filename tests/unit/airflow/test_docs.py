@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseOperator
 
-from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
@@ -96,6 +96,13 @@ def test_what_the_docstring_calls_templated_is(operator: type[BaseOperator]) -> 
         entry.split()[1].rstrip(":") for entry in entries if entry.startswith(":param") and "templated)" in entry
     }
     assert templated == set(operator.template_fields)
+
+
+def test_every_option_of_airflow_cfg_is_documented() -> None:
+    options = get_provider_info()["config"]["kitops"]["options"]
+    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", sections()["Options"], re.M))
+    assert set(told) == set(options)
+    assert told["execution"] == options["execution"]["default"]
 
 
 def test_the_page_of_the_connection_names_every_field() -> None:
