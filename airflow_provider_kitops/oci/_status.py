@@ -25,6 +25,7 @@ from airflow_provider_kitops.oci.errors import (
 
 _LONGEST_BODY = 64 * 1024
 _WANTS_TLS = "wants TLS"
+_FIND = re.compile(r"^find (\S+)(?= in )")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
 # The first that an answer holds counts.
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
@@ -42,11 +43,15 @@ def error_of(response: requests.Response, doing: str) -> KitopsError:
     """
     codes, said = _read(response)
     if said == _WANTS_TLS:
-        error = RegistryUnavailable(f"Could not {doing}: the registry speaks HTTPS.", hint="Do not set plain_http.")
+        error = RegistryUnavailable(
+            f"Could not {asked(doing)}: the registry speaks HTTPS.",
+            hint="Leave out --plain-http, or do not set plain_http.",
+        )
         error.transient = False
         return error
     status = response.status_code
-    message = f"Could not {doing}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
+    tried = doing if status == 404 else asked(doing)
+    message = f"Could not {tried}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
     if status == 429 or "TOOMANYREQUESTS" in codes:
         wait = retry_after(response.headers.get("Retry-After"))
         hint = f"It asks to wait {wait:.0f} seconds." if wait else "It limits how often it may be asked: try later."
@@ -55,6 +60,11 @@ def error_of(response: requests.Response, doing: str) -> KitopsError:
         if code in codes:
             return kind(message, hint=hint)
     return _by_status(status, codes, message)
+
+
+def asked(doing: str) -> str:
+    """``doing`` where no answer came: nothing was looked for in vain, and in a push nobody asked to find anything."""
+    return _FIND.sub(r"look whether \1 exists", doing)
 
 
 def _by_status(status: int, codes: list[str], message: str) -> KitopsError:
