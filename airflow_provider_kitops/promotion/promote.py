@@ -278,7 +278,9 @@ class _Mover:
             raise Conflict(
                 f"{self.name} names {current.digest if current else 'nothing'}, not {expected or 'nothing'} as "
                 "expected; it was not moved.",
-                hint="It moved since the decision was made: compare the challenger with what it names now.",
+                hint="It moved since the decision was made: compare the challenger with what it names now."
+                if self.action == "promote"
+                else f"Look with modelkit rollback {self.name} --list, then give what it names now as --expected.",
             )
 
     def keeping(self, digest: str, entries: list[Kept]) -> str | None:
@@ -313,7 +315,7 @@ class _Mover:
             if good is None:
                 raise NotFound(
                     f"Cannot roll {self.name} back: its history has no digest before {current.digest}.",
-                    hint="Name the digest to go to.",
+                    hint="Name the digest to go to." if entries else "There is nothing to go back to.",
                 )
             return self.target.resolve(good.tag)
         found = self.entry_of(to, entries)
