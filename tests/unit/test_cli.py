@@ -820,3 +820,74 @@ def test_where_only_promotion_may_move_a_tag_the_others_leave_it_alone(modelkit,
     promote = ("promote", f"demo/model@{b}", "--tag", "champion", "--expected", a, "--report", "r.json")
     assert "must not move" in error_of(modelkit(*promote, *others, code=5))
     assert modelkit.json(*promote, "--mutable-tags", "champion")["changed"] is True
+
+
+# --- words that say what to do
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_flag_is_told_with_the_usage_of_its_verb_and_the_nearest_flag(modelkit):
+    done = modelkit("verify", "demo/model:v1", "--no-contents=s3cret", "-xs3cret", code=2)
+    assert done.stderr.startswith("usage: modelkit verify ")
+    assert "unknown flag --no-contents (did you mean --no-content?); unknown flag -x" in last_line(done)
+    assert "s3cret" not in done.stderr
+    done = modelkit("info", "demo/model:v1", "demo/model:v2", code=2)
+    assert done.stderr.startswith("usage: modelkit info ")
+    assert "demo/model:v2" in last_line(done)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "login 127.0.0.1:1 -u me --password s3cret",
+        "login --password=s3cret 127.0.0.1:1",
+        "login 127.0.0.1:1 -p s3cret",
+        "login 127.0.0.1:1 -ps3cret",
+        "--password s3cret login 127.0.0.1:1",
+    ],
+)
+def test_a_password_on_the_command_line_is_not_repeated(modelkit, line):
+    done = modelkit(*line.split(), code=2)
+    assert done.stderr.startswith("usage: modelkit login ")
+    assert "--password-stdin" in last_line(done)
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("list 127.0.0.1:5071", "For a whole registry write 127.0.0.1:5071/."),
+        ("list localhost:5000", "For a whole registry write localhost:5000/."),
+        ("list http://127.0.0.1:5071/demo", "without scheme"),
+        ("list http://127.0.0.1:5071/", "without scheme"),
+        ("tag demo/model:v1 v5", "write :v5"),
+    ],
+)
+def test_what_was_meant_is_told(modelkit, line, told):
+    modelkit.pack("w", "demo/model:v1")
+    assert told in error_of(modelkit(*line.split(), code=2))
+
+
+def test_a_registry_that_reads_as_a_repository_is_told(modelkit):
+    line = error_of(modelkit("list", "registry.example.com", code=3))
+    assert "For a whole registry write registry.example.com/." in line
+
+
+def test_a_layout_that_is_not_there_is_listed_as_empty_with_a_note(modelkit, tmp_path):
+    done = modelkit("list", "--layout", "typo", "--json")
+    assert json.loads(done.stdout) == {"modelkits": []}
+    assert "There is no layout in typo yet." in done.stderr
+    modelkit.pack("w", "demo/model:v1")
+    assert modelkit("list").stderr == ""
+
+
+def test_rollback_says_what_to_do_in_its_own_words(modelkit, tmp_path):
+    a, b = modelkit.pack("a", "demo/model:a,champion"), modelkit.pack("b", "demo/model:b")
+    line = error_of(modelkit("rollback", "demo/model:champion", "--expected", b, code=5))
+    assert "rollback demo/model:champion --list" in line
+    assert "challenger" not in line
+    assert a in line
+    assert "There is nothing to go back to." in error_of(modelkit("rollback", "demo/model:champion", code=3))
