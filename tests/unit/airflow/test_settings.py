@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[3]
 
 def judge(**arguments: Any) -> LLMJudgeOperator:
     models = ("challenger", "champion", "challenger_predictions", "champion_predictions", "items")
-    return LLMJudgeOperator(task_id="judge", llm_conn_id="judge", **dict.fromkeys(models, "a/b:c"), **arguments)
+    arguments |= dict.fromkeys(models, "a/b:c")
+    return LLMJudgeOperator(task_id="judge", llm_conn_id="judge", **arguments)
 
 
 def fine_tune(config: Any) -> FineTuneLocalOperator:
