@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 import requests
@@ -36,12 +37,13 @@ _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
 }
 
 
-def error_of(response: requests.Response, doing: str) -> KitopsError:
+def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = ()) -> KitopsError:
     """The error for an answer; reads and closes it.
 
     :param doing: what was tried and on what, as in "Could not ...".
+    :param secrets: what the answer may repeat, and the message may not.
     """
-    codes, said = _read(response)
+    codes, said = _read(response, secrets)
     if said == _WANTS_TLS:
         error = RegistryUnavailable(
             f"Could not {asked(doing)}: the registry speaks HTTPS.",
@@ -106,7 +108,7 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, when.timestamp() - time.time())
 
 
-def _read(response: requests.Response) -> tuple[list[str], str]:
+def _read(response: requests.Response, secrets: Sequence[str]) -> tuple[list[str], str]:
     """The error codes in the body, and what it says in words."""
     try:
         body = response.raw.read(_LONGEST_BODY, decode_content=True) or b""
@@ -121,12 +123,15 @@ def _read(response: requests.Response) -> tuple[list[str], str]:
     finally:
         response.close()
     # What a server says goes into logs: one line, no control characters, not too long, and no credentials.
-    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response)[:300]
+    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response, secrets)[
+        :300
+    ]
 
 
-def _redacted(said: str, response: requests.Response) -> str:
+def _redacted(said: str, response: requests.Response, secrets: Sequence[str]) -> str:
     """What a server says without the credentials that it was sent: some repeat the whole request."""
     sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-    if sent:
-        said = said.replace(sent, "…")
+    # The longest first: one may be a part of another.
+    for secret in sorted({sent, *secrets} - {""}, key=len, reverse=True):
+        said = said.replace(secret, "…")
     return _AUTHORIZATION.sub(r"\1 …", said)
