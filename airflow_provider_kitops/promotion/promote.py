@@ -266,8 +266,8 @@ class _Mover:
             undone = entries[-2].tag
         if used(self.target, challenger, self.tag, decision, undone):
             raise Conflict(
-                f"{self.name} was moved to {challenger.digest} by this decision before, and has been moved away since; "
-                "it was not moved again.",
+                f"{self.name} was moved to {challenger.digest} before, by this decision or by one that was cut off "
+                "before it was recorded, and has been moved away since; it was not moved again.",
                 hint="A decision is good for one promotion. Judge again on new items, or put the digest back by hand: "
                 f"modelkit rollback {self.name} --to {challenger.digest}.",
             )

@@ -560,7 +560,11 @@ def _promote_forever(root: str, kits: list[str]) -> None:
     target = Layout(Path(root), "demo/model")
     while True:
         fresh = another_decision(kits[2], kits[1], time.time_ns())
-        promote(target, kits[2], TAG, kits[1], decision=fresh, now=NOON + timedelta(hours=1))
+        try:
+            promote(target, kits[2], TAG, kits[1], decision=fresh, now=NOON + timedelta(hours=1))
+        except Conflict:
+            # A promotion was killed before its statement and undone since: it may have been by this decision.
+            rollback(target, TAG, expected=kits[1], to=kits[2], now=NOON + timedelta(hours=1))
         rollback(target, TAG, expected=kits[2], now=NOON + timedelta(hours=2))
 
 

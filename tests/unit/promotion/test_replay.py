@@ -50,7 +50,7 @@ def test_a_decision_does_not_undo_a_rollback(target: Layout, a: str, b: str) -> 
     assert not promote(target, b, TAG, a, decision=made).changed
     rollback(target, TAG, expected=b)
     tags = target.tags()
-    with pytest.raises(Conflict, match=r"by this decision before.*Judge again.*--to " + b):
+    with pytest.raises(Conflict, match=r"before, by this decision.*Judge again.*--to " + b):
         promote(target, b, TAG, a, decision=made)
     assert target.resolve(TAG).digest == a
     assert target.tags() == tags
@@ -64,7 +64,7 @@ def test_a_decision_is_used_up_even_if_the_tag_was_moved_away_without_a_history(
     promote(target, a, TAG, None, decision=decision(a, None))
     promote(target, b, TAG, a, decision=decision(b, a))
     target.tag(target.resolve(a), TAG)
-    with pytest.raises(Conflict, match="by this decision before"):
+    with pytest.raises(Conflict, match="before, by this decision"):
         promote(target, b, TAG, a, decision=decision(b, a))
 
 
@@ -81,7 +81,7 @@ def test_a_decision_whose_promotion_was_cut_off_does_not_undo_a_rollback(
         with pytest.raises(KeyboardInterrupt):
             promote(target, b, TAG, a, decision=decision(b, a))
     rollback(target, TAG, expected=b)
-    with pytest.raises(Conflict, match="by this decision before"):
+    with pytest.raises(Conflict, match="before, by this decision"):
         promote(target, b, TAG, a, decision=decision(b, a))
 
 
