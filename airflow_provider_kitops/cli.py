@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,8 @@ from airflow_provider_kitops.oci.errors import KitopsError
 
 _INTERRUPTED = 128 + 2  # what shells report for SIGINT
 _BROKEN_PIPE = 128 + 13  # and for SIGPIPE
+# As other commands take a password; none of our flags is written so.
+_PASSWORD = re.compile(r"(--(?:password|passwd|pass|pwd))(?:=.*)?|(-p).*", re.DOTALL)
 
 _EPILOG = """\
 references:
@@ -45,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for module in (init, content, tags, inspection, account, evidence, promotion, workload):
         module.add_verbs(verbs)
+    for verb in verbs.choices.values():
+        verb.set_defaults(parser=verb)
     return parser
 
 
@@ -54,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None = those of the process.
     :raises SystemExit: with 2 for a command line that cannot be parsed, with 0 after ``--help`` or ``--version``.
     """
-    options = build_parser().parse_args(argv)
+    options = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     try:
         with Session(options) as session, _interruptible(session):
@@ -74,6 +80,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - whoever types a command is helped by a line, not by a traceback
         return _fail(f"{type(error).__name__}: {error}", 1)
     return code
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line; what is wrong with it is told with the usage of its verb, and no value of an unknown flag."""
+    parser = build_parser()
+    for word in argv:
+        if word == "--":
+            break
+        # Before anything else is looked at: wherever it stands, the parser might quote what follows as it stands.
+        if found := _PASSWORD.fullmatch(word):
+            _verb_of(parser, argv).error(
+                f"there is no {found[1] or found[2]}: every user of the machine could read it; use --password-stdin"
+            )
+    options, unknown = parser.parse_known_args(argv)
+    flags = [_flag(word) for word in unknown if word.startswith("-") and word != "-"]
+    if flags:
+        known = [name for action in options.parser._actions for name in action.option_strings if name.startswith("--")]
+        told = []
+        for flag in flags:
+            near = difflib.get_close_matches(flag, known, n=1)
+            told.append(f"unknown flag {flag}" + (f" (did you mean {near[0]}?)" if near else ""))
+        options.parser.error("; ".join(told))
+    if unknown:
+        options.parser.error(f"too much: {' '.join(unknown)}")
+    return options
+
+
+def _flag(word: str) -> str:
+    """The flag without a value that is written into the same word."""
+    return word.partition("=")[0] if word.startswith("--") else word[:2]
+
+
+def _verb_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.ArgumentParser:
+    [verbs] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    found: Iterator[argparse.ArgumentParser] = (verbs.choices[word] for word in argv if word in verbs.choices)
+    return next(found, parser)
 
 
 @contextmanager

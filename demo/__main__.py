@@ -16,6 +16,8 @@ from airflow_provider_kitops.oci.errors import KitopsError
 from demo.flow import MODEL, ROUNDS, Demo, Options
 from demo.local_airflow import OwnJudge
 
+_ABOUT = "The whole flow on this machine: fine-tune, judge and promote. make demo and make up call this."
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; the exit code."""
@@ -51,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(prog="python -m demo", description=_ABOUT)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     run = commands.add_parser("run", help="fine-tune, judge and promote three challengers on this machine")
     up = commands.add_parser("up", help="start Airflow with the example DAGs")
     up.add_argument("--port", type=int, default=8080, help="local port (8080)")

@@ -85,8 +85,12 @@ class Demo:
         """Fetch models and texts, draw the dataset, start an empty Airflow and pack the ModelKits."""
         self._claim()
         self._title("Preparing: models, texts, an Airflow of its own")
-        base, judge = self._folders()
+        base = self.options.base
+        if base is not None and not base.exists():
+            raise DemoFailed(f"There is no model folder or file {base}.", hint="Give one with --base.")
+        # Before the models: a column that is missing is told at once, not after a download of 600 MB.
         train, test = self._rows()
+        folder, judge = self._folders()
         for stale in ("layout", "airflow", "scratch", "contexts", "logs", "reports"):
             shutil.rmtree(self.home / stale, ignore_errors=True)
         contexts = self.home / "contexts"
@@ -94,7 +98,7 @@ class Demo:
         self.airflow.prepare(self.options.judge)
         self._title("Packing base model, datasets and judge (DAG ingest_modelkits)")
         params = {
-            "base": str(base),
+            "base": str(folder),
             "judge": str(judge) if judge else None,
             "datasets": {
                 "latest": str(contexts / "all"),
@@ -172,8 +176,6 @@ class Demo:
         base = self.options.base
         if base is None or base.is_file():
             base = _alone(base or assets.provide(assets.BASE_MODEL), folders / "base")
-        elif not base.is_dir():
-            raise DemoFailed(f"There is no model folder or file {base}.", hint="Give one with --base.")
         judge = None if self.options.judge else _alone(assets.provide(assets.JUDGE_MODEL), folders / "judge")
         return base.absolute(), judge
 

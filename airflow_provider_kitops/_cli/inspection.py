@@ -76,13 +76,21 @@ def _list(session: Session, options: argparse.Namespace) -> int:
 
 
 def _repositories(session: Session, text: str) -> tuple[Store, list[str]]:
+    if "://" in text:
+        raise InvalidReference(
+            "A registry is written without scheme.", hint="Write host[:port]/, and --plain-http for one without TLS."
+        )
     if text.endswith("/"):
         store = session.store(text.rstrip("/"))
         return store, [f"{text}{repository}" for repository in store.repositories()]
     if not text:
         store = session.store("")
+        if store.missing_layout:
+            session.note(f"modelkit: There is no layout in {store.missing_layout} yet.")
         return store, store.repositories()
     reference = Reference.parse(text)
+    if "/" not in text and reference.tag.isdecimal() and ("." in text or reference.repository == "localhost"):
+        raise InvalidReference(f"{text!r} names one ModelKit by its tag.", hint=f"For a whole registry write {text}/.")
     if reference.selector:
         raise InvalidReference(f"{text!r} names one ModelKit, not a repository.", hint="Use info or inspect.")
     return session.store(reference.registry), [text]

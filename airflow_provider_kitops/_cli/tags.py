@@ -41,9 +41,10 @@ def _tag(session: Session, options: argparse.Namespace) -> int:
         text = f"{reference.name}{text}"
     _, given, _, tags = session.destination(text, default=())
     if given.name != reference.name:
-        raise InvalidReference(
-            f"Cannot tag {reference} as {text}: that is another repository.", hint="Copy it there: modelkit copy."
-        )
+        hint = "Copy it there: modelkit copy."
+        if "/" not in text and ":" not in text:
+            hint = f"For a tag in the same repository write :{text}"
+        raise InvalidReference(f"Cannot tag {reference} as {text}: that is another repository.", hint=hint)
     if not tags:
         raise InvalidReference(f"{text!r} names no tag.", hint="Write repository:tag.")
     apply_tags(target, descriptor, tags, mutable=session.mutable_tags)

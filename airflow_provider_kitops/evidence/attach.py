@@ -15,7 +15,7 @@ from typing import Any
 from airflow_provider_kitops.evidence._json import read_json
 from airflow_provider_kitops.evidence.envelope import ENVELOPE_TYPE, Envelope, Signature
 from airflow_provider_kitops.evidence.signing import Signer, Verifier
-from airflow_provider_kitops.evidence.statement import Statement
+from airflow_provider_kitops.evidence.statement import Statement, digest_set
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.descriptor import EMPTY, MANIFEST, OCTET_STREAM, Descriptor, are_annotations
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
@@ -112,13 +112,18 @@ def attach(
     return described
 
 
-def load(target: Target, descriptor: Descriptor) -> Attestation:
+def load(target: Target, descriptor: Descriptor, verifier: Verifier | None = None) -> Attestation:
     """The attestation in one manifest, whatever it is about.
 
+    :param verifier: demands that a trusted key has signed it.
     :raises NotFound: no such manifest.
-    :raises VerificationFailed: it is malformed, or its statement is about something else than its ``subject``.
+    :raises VerificationFailed: it is malformed, its statement is about something else than its ``subject``, or it is
+        not signed as demanded.
     """
-    return _read(target, descriptor)[0]
+    attestation, envelope = _read(target, descriptor)
+    if verifier is None:
+        return attestation
+    return replace(attestation, verified_by=verifier.verify(envelope))
 
 
 def find(target: Target, subject: Descriptor, predicate_type: str | None = None) -> list[Attestation]:
@@ -170,6 +175,32 @@ def read_file(target: Target, descriptor: Descriptor, *, limit: int = 256 * 1024
     :raises DigestMismatch: its bytes are not those that the manifest names.
     """
     return read(target, descriptor, limit)
+
+
+def read_named_file(
+    target: Target, attestation: Attestation, name: str, named: object, *, limit: int = 256 * 1024 * 1024
+) -> bytes:
+    """A file of an attestation whose digest the statement itself names, so that its signature covers the file.
+
+    :param named: resource descriptors out of the predicate, as the statement has them.
+    :raises LimitExceeded: it is larger than ``limit``.
+    :raises VerificationFailed: there is no such file, or the statement does not name exactly these bytes.
+    """
+    where = f"The attestation {target.name}@{attestation.descriptor.digest}"
+    file = attestation.files.get(name)
+    if file is None:
+        raise VerificationFailed(f"{where} carries no {name}.")
+    digests = [
+        one.get("digest")
+        for one in (named if isinstance(named, list) else [])
+        if isinstance(one, dict) and one.get("name") == name
+    ]
+    if not digests or any(digest != digest_set(file.digest) for digest in digests):
+        raise VerificationFailed(
+            f"{where} carries a {name} ({file.digest}) that its statement does not name.",
+            hint="The file was put there after the statement was made: find out who wrote it.",
+        )
+    return read_file(target, file, limit=limit)
 
 
 def _walk(target: Target, subject: Descriptor, predicate_type: str | None) -> Iterator[tuple[Attestation, Envelope]]:

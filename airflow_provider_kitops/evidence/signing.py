@@ -35,6 +35,11 @@ class Signer:
         """The key's identifier, which the signatures carry as a hint."""
         return str(self._key.public_key.keyid)
 
+    @property
+    def verifier(self) -> Verifier:
+        """Checks what this signer has signed."""
+        return Verifier([self._key.public_key])
+
     def sign(self, envelope: Envelope) -> Envelope:
         """The envelope with one signature more."""
         signature = self._key.sign(_pae(envelope))

@@ -149,7 +149,8 @@ def store_config(connection: Connection) -> StoreConfig:
     extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
 
     problems: list[str] = []
-    for key in sorted(extra.keys() - CONNECTION_FIELDS.keys()):
+    unknown = sorted(extra.keys() - CONNECTION_FIELDS.keys())
+    for key in unknown:
         near = difflib.get_close_matches(key, CONNECTION_FIELDS, n=1)
         problems.append(f"unknown key {key!r} in extra" + (f" (did you mean {near[0]!r}?)" if near else ""))
     if connection.schema:
@@ -172,9 +173,8 @@ def store_config(connection: Connection) -> StoreConfig:
         if key in extra:
             values[key] = _words(extra, key, problems)
     if problems:
-        raise InvalidInput(
-            f"{where} has " + "; ".join(problems) + ".", hint=f"Extra may hold {', '.join(CONNECTION_FIELDS)}."
-        )
+        hint = f"Extra may hold {', '.join(CONNECTION_FIELDS)}." if unknown else ""
+        raise InvalidInput(f"{where}: {'; '.join(problems)}.", hint=hint)
     if values["proxy"]:
         mask_secret(values["proxy"])  # it may carry credentials, and its key is not one that Airflow masks
     return StoreConfig(**values)
@@ -185,7 +185,11 @@ def _registry(connection: Connection, problems: list[str]) -> str:
     if "@" in host:  # what stands before it may be a password, so the host is not quoted
         problems.append("a host with credentials; give host[:port], login and password")
         return ""
-    if "/" in host:
+    scheme, found, _ = host.partition("://")
+    if found and scheme.lower() in ("http", "https"):
+        also = " and set plain_http in extra" if scheme.lower() == "http" else ""
+        problems.append(f"host {host!r}, which is not host[:port]: leave out {scheme}://{also}")
+    elif "/" in host:
         problems.append(f"host {host!r}, which is not host[:port]")
     if connection.port and host:
         name, colon, port = host.rpartition(":")

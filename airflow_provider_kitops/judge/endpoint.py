@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_any,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from airflow_provider_kitops.oci.errors import Forbidden, InvalidInput, JudgeUnavailable, KitopsError, Unauthorized
 
 if TYPE_CHECKING:
+    import openai
+
     from airflow_provider_kitops.judge.config import JudgeConfig
 
 #: One chat message: role and content.
@@ -20,6 +32,11 @@ Message = tuple[str, str]
 
 _LONGEST_WAIT = 60.0
 _IMPOSSIBLE = -9999.0
+_UNREADABLE = "gave an answer that cannot be read"
+# What is kept of an answer. Endpoints are asked for one letter with some twenty alternatives, but need not heed it.
+_MOST_CHARACTERS, _MOST_POSITIONS, _MOST_ALTERNATIVES, _LONGEST_TOKEN = 4096, 16, 100, 200
+# Every number below it is exact in JSON, and in the sums that the cost is made of.
+_MOST_TOKENS = 2**53
 _backoff = wait_random_exponential(multiplier=0.5, max=20)
 
 
@@ -69,7 +86,7 @@ class Endpoint:
 class Completion:
     """What the judge said.
 
-    :param text: the answer.
+    :param text: the answer, cut if it is long.
     :param tokens: for each of its tokens the alternatives and their log-probabilities; empty if none were given.
         The token that was chosen comes first.
     """
@@ -98,11 +115,17 @@ class ChatClient:
         # Seldom needed and slow to import: not at the top.
         import openai
 
+        from airflow_provider_kitops.judge._transport import Transport, UnusableAnswer
+
         self._openai = openai
+        self._is_unusable = UnusableAnswer.is_behind
         self._endpoint = endpoint
         self._model = model
         self._config = config
         self._logprobs = config.logprobs != "never"
+        self._closed = threading.Event()
+        # A proxy cannot reach this machine's loopback.
+        self._transport = Transport(timeout=config.timeout, trust_env=not endpoint.is_loopback)
         self._client = openai.OpenAI(
             base_url=endpoint.base_url,
             # The client demands a key even where the endpoint wants none. What the environment holds for OpenAI
@@ -112,24 +135,26 @@ class ChatClient:
             project="",
             timeout=config.timeout,
             max_retries=0,
-            # A proxy cannot reach this machine's loopback.
-            http_client=openai.DefaultHttpxClient(trust_env=not endpoint.is_loopback, timeout=config.timeout),
+            http_client=self._transport.client,
         )
 
     def close(self) -> None:
-        """Give the connections back."""
-        self._client.close()
+        """End the connections, and what is being asked over them; nothing is tried again."""
+        self._closed.set()
+        self._transport.interrupt()
 
     def ask(self, messages: Sequence[Message]) -> Completion:
         """One answer.
 
         :raises CallFailed: this request got no usable answer.
         :raises JudgeUnavailable: the endpoint cannot be reached.
-        :raises Unauthorized: HTTP 401; ``Forbidden`` for 403; ``InvalidInput`` for 404, an unknown model or path.
+        :raises Unauthorized: HTTP 401; ``Forbidden`` for 403; ``InvalidInput`` for 404, an unknown model or path, and
+            for a redirect, which is not followed.
         """
         openai = self._openai
         retrying = Retrying(
-            stop=stop_after_attempt(self._config.retries + 1),
+            stop=stop_any(stop_after_attempt(self._config.retries + 1), stop_when_event_set(self._closed)),
+            sleep=sleep_using_event(self._closed),
             wait=_wait,
             retry=retry_if_exception(self._is_passing),
             reraise=True,
@@ -157,15 +182,19 @@ class ChatClient:
                 passing=True,
             ) from None
         except openai.APIConnectionError as error:
+            if self._is_unusable(error):
+                raise CallFailed(self._said(_UNREADABLE, error.__cause__ or error), passing=True) from None
             raise JudgeUnavailable(
                 f"The judge at {self._endpoint.base_url} cannot be reached ({self._config.retries + 1} attempts): "
                 f"{self._redact(str(error.__cause__ or error))}.",
                 hint="Is it running, and is the URL right?",
             ) from None
         except openai.APIStatusError as error:
+            if 300 <= error.status_code < 400:
+                raise self._redirected(error) from None
             raise CallFailed(self._said("failed", error), passing=self._is_passing(error)) from None
-        except (openai.OpenAIError, ValueError) as error:
-            raise CallFailed(self._said("gave an answer that cannot be read", error), passing=True) from None
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            raise CallFailed(self._said(_UNREADABLE, error), passing=True) from None
         # This endpoint has no log-probabilities: no request needs to try again.
         self._logprobs = False
         return self.ask(messages)
@@ -185,34 +214,70 @@ class ChatClient:
         # The client passes on whatever JSON or text an endpoint sends, unchecked.
         try:
             choice = completion.choices[0]
-            text = choice.message.content or ""
+            text = _text(choice.message.content or "", _MOST_CHARACTERS)
+            positions = choice.logprobs.content or () if choice.logprobs else ()
             tokens = tuple(
                 _alternatives(position.token, position.logprob, position.top_logprobs)
-                for position in (choice.logprobs.content or () if choice.logprobs else ())
+                for position in positions[:_MOST_POSITIONS]
             )
             usage = completion.usage
-            counted = (int(usage.prompt_tokens), int(usage.completion_tokens)) if usage else (0, 0)
-        except (AttributeError, IndexError, TypeError, ValueError):
+            counted = (_count(usage.prompt_tokens), _count(usage.completion_tokens)) if usage else (0, 0)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
             raise ValueError("it is no chat completion") from None
-        return Completion(str(text), tokens, *counted)
+        return Completion(text, tokens, *counted)
+
+    def _redirected(self, error: openai.APIStatusError) -> InvalidInput:
+        to = urlsplit(_clean(error.response.headers.get("Location", "")))
+        # No more than the host: what follows may be signed.
+        where = f" to {to.scheme}://{to.netloc.rpartition('@')[2]}" if to.scheme and to.netloc else ""
+        return InvalidInput(
+            f"The judge at {self._endpoint.base_url} redirects{where[:200]} (HTTP {error.status_code}), which is not "
+            "followed.",
+            hint="If that is the judge, give its URL: nobody else gets to see the prompts.",
+        )
 
     def _is_passing(self, error: BaseException) -> bool:
         if isinstance(error, self._openai.APIStatusError):
             return error.status_code >= 500 or error.status_code in (408, 409, 425, 429)
-        return isinstance(error, (self._openai.APIConnectionError, ValueError))
+        if self._is_unusable(error):
+            return False
+        return isinstance(error, (self._openai.APIConnectionError, ValueError, RecursionError))
 
-    def _said(self, what: str, error: Exception) -> str:
+    def _said(self, what: str, error: BaseException) -> str:
         return f"The judge at {self._endpoint.base_url} {what}: {self._redact(str(error))}"
 
     def _redact(self, text: str) -> str:
         key = self._endpoint.api_key
-        return (text.replace(key, "***") if key else text)[:300]
+        return _clean(text.replace(key, "***") if key else text)[:300]
 
 
 def _alternatives(token: str, logprob: float, top: Sequence[Any]) -> tuple[tuple[str, float], ...]:
-    found: Mapping[str, float] = {entry.token: _log_probability(entry.logprob) for entry in top or ()}
-    chosen = (str(token), _log_probability(logprob))
-    return (chosen, *((name, value) for name, value in found.items() if name != token))
+    name = _text(token, _LONGEST_TOKEN)
+    found: Mapping[str, float] = {
+        _text(entry.token, _LONGEST_TOKEN): _log_probability(entry.logprob)
+        for entry in (top or ())[:_MOST_ALTERNATIVES]
+    }
+    chosen = (name, _log_probability(logprob))
+    return (chosen, *((other, value) for other, value in found.items() if other != name))
+
+
+def _text(value: Any, longest: int) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return _clean(value[:longest])
+
+
+def _clean(text: str) -> str:
+    """A text that can be written as UTF-8: JSON can say halves of characters, which no file can hold."""
+    return text.encode(errors="replace").decode()
+
+
+def _count(value: Any) -> int:
+    """How many tokens: one that is below zero would pay for others."""
+    number = int(value)
+    if not 0 <= number < _MOST_TOKENS:
+        raise ValueError("not a number of tokens")
+    return number
 
 
 def _log_probability(value: Any) -> float:

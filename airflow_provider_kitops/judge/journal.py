@@ -114,8 +114,11 @@ def _read(file: IO[bytes]) -> dict[str, Completion]:
         try:
             value = json.loads(line)
             tokens = tuple(tuple((str(name), float(logprob)) for name, logprob in token) for token in value["tokens"])
-            known[value["key"]] = Completion(str(value["text"]), tokens, *(int(count) for count in value["usage"]))
-        except (ValueError, KeyError, TypeError):
+            counts = [int(count) for count in value["usage"]]
+            if min(counts) < 0:
+                continue
+            known[value["key"]] = Completion(str(value["text"]), tokens, *counts)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             # A line that a crash of the whole machine left unreadable costs one more request, no verdict.
             continue
     file.truncate(end)

@@ -211,10 +211,10 @@ class Difference(_Frozen):
 class Usage(_Frozen):
     """What the verdicts cost, also those that an earlier, interrupted run paid for."""
 
-    calls: int
-    input_tokens: int
-    output_tokens: int
-    cost: float
+    calls: int = Field(ge=0)
+    input_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+    cost: float = Field(ge=0)
 
 
 class Report(_Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from airflow_provider_kitops.judge.config import JudgeConfig
@@ -12,6 +12,9 @@ from airflow_provider_kitops.judge.endpoint import CallFailed, ChatClient, Compl
 from airflow_provider_kitops.judge.journal import Journal, request_key
 from airflow_provider_kitops.judge.report import Usage
 from airflow_provider_kitops.oci.errors import JudgeUnavailable, LimitExceeded
+
+#: How long an ended run waits for the threads whose connections it has broken.
+_LAST_SECONDS = 5.0
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -90,19 +93,30 @@ class Session:
             return result
 
         counting, stopped = threading.Lock(), threading.Event()
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="judge") as pool:
-            futures = [pool.submit(one, task) for task in tasks]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-                # Raises the failure that ended the waiting, if there was one.
-                for future in futures:
-                    if future.done() and not isinstance(future.exception(), CancelledError):
-                        future.result()
-            except BaseException:
-                stopped.set()
+        futures: list[Future[_Result]] = []
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="judge")
+        try:
+            for task in tasks:
+                futures.append(pool.submit(one, task))
+            wait(futures, return_when=FIRST_EXCEPTION)
+            if stopped.is_set():
+                # What is being answered is paid for: it may still get into the journal.
                 pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                _wait_for_running(futures, self._config.timeout)
+            # Raises the failure that ended the waiting, if there was one.
+            for future in futures:
+                if future.done() and not future.cancelled() and not isinstance(future.exception(), CancelledError):
+                    future.result()
             return [future.result() for future in futures]
+        except BaseException:
+            # An interrupt is not to wait for an endpoint that takes its time.
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._client.close()
+            _wait_for_running(futures, _LAST_SECONDS)
+            raise
+        finally:
+            pool.shutdown(wait=False)
 
     def _call(self, messages: Sequence[Message]) -> Completion:
         try:
@@ -120,3 +134,8 @@ class Session:
         with self._lock:
             self._failed_in_a_row = 0
         return completion
+
+
+def _wait_for_running(futures: Sequence[Future[_Result]], seconds: float) -> None:
+    """Wait, but not for what was cancelled before it began: nobody reports its end."""
+    wait([future for future in futures if not future.cancelled()], timeout=seconds)

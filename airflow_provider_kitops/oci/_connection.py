@@ -8,6 +8,7 @@ from typing import Any
 import requests
 import urllib3
 
+from airflow_provider_kitops.oci._status import asked
 from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
 
 
@@ -19,23 +20,26 @@ def connection_error(error: BaseException, doing: str, plain_http: bool) -> Kito
     if any(isinstance(link, requests.exceptions.ProxyError | urllib3.exceptions.ProxyError) for link in chain):
         hint = "The proxy is in the way: check its address and whether it allows this."
     elif any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
-        permanent, hint = True, "Its certificate is not trusted: give the CA that signed it as ca_bundle."
+        permanent, hint = (
+            True,
+            "Its certificate is not trusted: give the CA that signed it as --ca-bundle, or ca_bundle.",
+        )
     elif any(isinstance(link, ssl.SSLError | requests.exceptions.SSLError) for link in chain):
-        permanent, hint = True, "TLS failed. If the registry speaks plain HTTP, set plain_http."
+        permanent, hint = True, "TLS failed. If the registry speaks plain HTTP, give --plain-http, or set plain_http."
         if any("CERTIFICATE" in str(getattr(link, "reason", "")) for link in chain):
-            hint = "The registry wants another certificate from us: see client_cert and client_key."
+            hint = "The registry wants another certificate from us: see --client-cert, client_cert and client_key."
     elif any(isinstance(link, ConnectionRefusedError) for link in chain):
         hint = "Nothing listens there: check host and port, and whether the registry runs."
     elif any(isinstance(link, urllib3.exceptions.NameResolutionError) for link in chain):
         hint = "The name of the host is not known here: check its spelling."
     elif plain_http and "BadStatusLine" in reason:
-        permanent, hint = True, "The registry may speak HTTPS: do not set plain_http."
+        permanent, hint = True, "The registry may speak HTTPS: leave out --plain-http, or do not set plain_http."
     elif isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidProxyURL):
         permanent = True
     elif type(error) in (OSError, FileNotFoundError, PermissionError):
         # requests finds a file of certificates missing or unusable only when it connects.
         permanent, hint = True, "Check the files for TLS that the settings name."
-    found = RegistryUnavailable(f"Could not {doing}: {reason}.", hint=hint)
+    found = RegistryUnavailable(f"Could not {asked(doing)}: {reason}.", hint=hint)
     found.transient = not permanent
     return found
 

@@ -57,7 +57,8 @@ class HttpSettings:
     ca_bundle: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
-    proxy: str = ""
+    # A proxy is often named with its password.
+    proxy: str = field(default="", repr=False)
     connections: int = 10
     token_hosts: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -131,7 +132,7 @@ class RegistryClient:
                 response = self._once(method, url, headers, params, body, answer, accept, timeout, doing)
         if response.status_code in accept:
             return response
-        error = error_of(response, f"{doing} at {self.registry}")
+        error = error_of(response, f"{doing} at {self.registry}", self.auth.secrets())
         if response.status_code == 401:
             error.hint = login_hint(self.registry, self.auth.credentials)
         raise error
@@ -241,7 +242,7 @@ class RegistryClient:
             at_home = Origin.of(url) == self.origin
             with self._exchange(method, url, sent, in_url, in_body, at_home, TIMEOUT, doing) as response:
                 if response.status_code == 429 or response.status_code >= 500:
-                    raise error_of(response, f"{doing} for {self.registry}")
+                    raise error_of(response, f"{doing} for {self.registry}", self.auth.secrets())
                 return response.status_code, read_body(response, MAX_ANSWER_SIZE, doing)
 
         return self.retry.call(work)

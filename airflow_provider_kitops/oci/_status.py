@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 import requests
@@ -25,6 +26,7 @@ from airflow_provider_kitops.oci.errors import (
 
 _LONGEST_BODY = 64 * 1024
 _WANTS_TLS = "wants TLS"
+_FIND = re.compile(r"^find (\S+)(?= in )")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
 # The first that an answer holds counts.
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
@@ -35,18 +37,23 @@ _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
 }
 
 
-def error_of(response: requests.Response, doing: str) -> KitopsError:
+def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = ()) -> KitopsError:
     """The error for an answer; reads and closes it.
 
     :param doing: what was tried and on what, as in "Could not ...".
+    :param secrets: what the answer may repeat, and the message may not.
     """
-    codes, said = _read(response)
+    codes, said = _read(response, secrets)
     if said == _WANTS_TLS:
-        error = RegistryUnavailable(f"Could not {doing}: the registry speaks HTTPS.", hint="Do not set plain_http.")
+        error = RegistryUnavailable(
+            f"Could not {asked(doing)}: the registry speaks HTTPS.",
+            hint="Leave out --plain-http, or do not set plain_http.",
+        )
         error.transient = False
         return error
     status = response.status_code
-    message = f"Could not {doing}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
+    tried = doing if status == 404 else asked(doing)
+    message = f"Could not {tried}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
     if status == 429 or "TOOMANYREQUESTS" in codes:
         wait = retry_after(response.headers.get("Retry-After"))
         hint = f"It asks to wait {wait:.0f} seconds." if wait else "It limits how often it may be asked: try later."
@@ -55,6 +62,11 @@ def error_of(response: requests.Response, doing: str) -> KitopsError:
         if code in codes:
             return kind(message, hint=hint)
     return _by_status(status, codes, message)
+
+
+def asked(doing: str) -> str:
+    """``doing`` where no answer came: nothing was looked for in vain, and in a push nobody asked to find anything."""
+    return _FIND.sub(r"look whether \1 exists", doing)
 
 
 def _by_status(status: int, codes: list[str], message: str) -> KitopsError:
@@ -96,7 +108,7 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, when.timestamp() - time.time())
 
 
-def _read(response: requests.Response) -> tuple[list[str], str]:
+def _read(response: requests.Response, secrets: Sequence[str]) -> tuple[list[str], str]:
     """The error codes in the body, and what it says in words."""
     try:
         body = response.raw.read(_LONGEST_BODY, decode_content=True) or b""
@@ -111,12 +123,15 @@ def _read(response: requests.Response) -> tuple[list[str], str]:
     finally:
         response.close()
     # What a server says goes into logs: one line, no control characters, not too long, and no credentials.
-    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response)[:300]
+    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response, secrets)[
+        :300
+    ]
 
 
-def _redacted(said: str, response: requests.Response) -> str:
+def _redacted(said: str, response: requests.Response, secrets: Sequence[str]) -> str:
     """What a server says without the credentials that it was sent: some repeat the whole request."""
     sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-    if sent:
-        said = said.replace(sent, "…")
+    # The longest first: one may be a part of another.
+    for secret in sorted({sent, *secrets} - {""}, key=len, reverse=True):
+        said = said.replace(secret, "…")
     return _AUTHORIZATION.sub(r"\1 …", said)

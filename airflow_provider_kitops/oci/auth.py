@@ -108,6 +108,14 @@ class Authenticator:
                 self._found = self._find()
             return self._found
 
+    def secrets(self) -> tuple[str, ...]:
+        """All that no message may repeat: the password, the identity token, and the tokens that were fetched."""
+        with self._lock:
+            tokens = [token.header.partition(" ")[2] for token in self._tokens.values()]
+            found = self._found or Credentials()
+            basic = found.basic.partition(" ")[2] if found.password else ""
+            return tuple(secret for secret in (found.password, found.identity_token, basic, *tokens) if secret)
+
     @property
     def used(self) -> str | None:
         """What the registry has taken, in words; None if it never asked."""

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 
 
 def describe(
-    target: Target, reference: Reference, descriptor: Descriptor, tags: Sequence[str] = (), **fields: Any
+    target: Target, reference: Reference, descriptor: Descriptor, tags: Sequence[str] | None = None, **fields: Any
 ) -> dict[str, Any]:
     """Read a manifest and describe it as ``described`` does.
 
     :param target: the repository that holds it.
+    :param tags: the tags to report; None = the tag that ``reference`` asks by, if it does.
     :raises NotFound: it does not.
     """
+    if tags is None:
+        tags = (reference.tag,) if reference.tag and not reference.digest else ()
     return described(reference, descriptor, tags, size=_size(target, descriptor), **fields)
 
 

@@ -256,7 +256,10 @@ class Store:
         with storage_errors("look at", path):
             exists = (path / "index.json").is_file()
         if not exists:
-            raise NotFound(f"There is no repository {repository} in the local layout.", hint=f"It would be {path}.")
+            hint = f"It would be {path}."
+            if "." in repository.partition("/")[0] or repository == "localhost":
+                hint += f" For a whole registry write {repository.partition('/')[0]}/."
+            raise NotFound(f"There is no repository {repository} in the local layout.", hint=hint)
 
     def check(self) -> str:
         """Make one real call, with the credentials, and say in a sentence what came of it.
@@ -290,6 +293,14 @@ class Store:
                 hint="Name another directory, or give the user that runs this permission to write there.",
             )
         return f"The local layout {directory} does not exist yet and will be made."
+
+    @property
+    def missing_layout(self) -> Path | None:
+        """Where the local layout will be, if nothing is there yet; None for a registry."""
+        if self._client is not None:
+            return None
+        with storage_errors("look at", self._directory):
+            return None if self._directory.exists() else self._directory
 
     @property
     def _directory(self) -> Path:

@@ -15,6 +15,7 @@ from airflow_provider_kitops.hooks._references import ReferenceLike, reference_t
 from airflow_provider_kitops.hooks.llm import endpoint_settings
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
+from airflow_provider_kitops.operators._settings import check_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.oci.target import ProgressHook
 
 _LOG_INTERVAL = 10.0  # seconds between two lines of progress
+
+
+def _check(config: Any, policy: Any, task_id: str) -> None:
+    from airflow_provider_kitops.judge.config import JudgeConfig
+    from airflow_provider_kitops.promotion.gate import GatePolicy
+
+    check_settings(config, "config", task_id, JudgeConfig)
+    check_settings(policy, "policy", task_id, GatePolicy)
 
 
 class LLMJudgeOperator(KitopsBaseOperator):
@@ -52,7 +61,8 @@ class LLMJudgeOperator(KitopsBaseOperator):
     :param judge_threads: cores for ``judge_model``.
     :param config: settings of the judge: its model's name, rubric, seed, concurrency, the bar to qualify, …
         (templated).
-    :param policy: settings of the gate, fixed before the run and hashed into the report (templated).
+    :param policy: settings of the gate, fixed before the run and hashed into the report (templated). In both, an
+        unknown name, or a value that cannot be used and is no template, is an error where the DAG is read.
     :param items_file: path of the items in their ModelKit.
     :param pairs_file: path of the labelled pairs in their ModelKit.
     :param predictions_file: path of the answers in both ModelKits of predictions.
@@ -105,6 +115,7 @@ class LLMJudgeOperator(KitopsBaseOperator):
         super().__init__(**kwargs)
         if llm_conn_id is None and judge_model is None:
             raise ValueError("Give llm_conn_id or judge_model.")
+        _check(config, policy, self.task_id)
         self.challenger = challenger
         self.champion = champion
         self.challenger_predictions = challenger_predictions

@@ -15,6 +15,7 @@ from airflow_provider_kitops.operators._base import KitopsBaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
 
 
@@ -72,6 +73,7 @@ class KitPushOperator(KitopsBaseOperator):
 
         with self._source() as source, self.hook.store() as store, progress.lines(self.log) as on_progress:
             origin = source.reference(reference_text(self.source, "source"))
+            self._look(source, origin)
             # Each store has a namespace of its own, which the destination's puts before the name again.
             prefix = f"{source.config.namespace}/" if source.config.namespace else ""
             own = origin.repository.removeprefix(prefix) + (f":{origin.tag}" if origin.tag else "")
@@ -96,6 +98,18 @@ class KitPushOperator(KitopsBaseOperator):
                 skipped=result.skipped,
                 mounted=result.mounted,
             )
+
+    def _look(self, source: Store, origin: Reference) -> None:
+        """Say where the source was looked for, if nobody has said where it is."""
+        from airflow_provider_kitops.oci.errors import NotFound
+
+        if self.source_conn_id or self.source_layout or not origin.selector:
+            return
+        try:
+            source.resolve(origin)
+        except NotFound as error:
+            hint = "It was looked for in the local layout: source_conn_id or source_layout says where else it is."
+            raise NotFound(error.message, hint=hint) from error
 
     def _source(self) -> Store:
         from airflow_provider_kitops.oci.store import Store, StoreConfig

@@ -12,9 +12,11 @@ from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import require
 from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
+from airflow_provider_kitops.operators._settings import check_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from pydantic import BaseModel
 
     from airflow_provider_kitops.oci.store import Store
     from airflow_provider_kitops.workload.spec import WorkloadSpec
@@ -186,6 +188,7 @@ class _ReferenceProgramOperator(_LocalOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_settings(config, "config", self.task_id, self._settings())
         self.destination = destination
         self.config = config
         self.tags = tags
@@ -193,6 +196,11 @@ class _ReferenceProgramOperator(_LocalOperator):
         self.version = version
         self.description = description
         self.env = env
+
+    @staticmethod
+    @abstractmethod
+    def _settings() -> type[BaseModel]:
+        """The program's settings."""
 
     def _output(self) -> dict[str, Any]:
         # Said here, before inputs are fetched; the program's own ImportError would come after them.
@@ -219,7 +227,8 @@ class FineTuneLocalOperator(_ReferenceProgramOperator):
     :param base: the base model's ModelKit: a reference, or the output of another task (templated).
     :param dataset: the ModelKit with the training data (templated).
     :param destination: repository of the result, with a tag if one is to be set (templated).
-    :param config: settings of the program (templated).
+    :param config: settings of the program. An unknown name, or a value that cannot be used and is no template, is an
+        error where the DAG is read (templated).
     :param tags: further tags of the result (templated).
     :param name: the result's name in its Kitfile (templated).
     :param version: its version (templated).
@@ -240,6 +249,12 @@ class FineTuneLocalOperator(_ReferenceProgramOperator):
         self.base = base
         self.dataset = dataset
 
+    @staticmethod
+    def _settings() -> type[BaseModel]:
+        from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
+
+        return FineTuneConfig
+
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import finetune_spec
 
@@ -258,7 +273,8 @@ class GenerateLocalOperator(_ReferenceProgramOperator):
         another task (templated).
     :param items: the ModelKit with the items (templated).
     :param destination: repository of the predictions, with a tag if one is to be set (templated).
-    :param config: settings of the program (templated).
+    :param config: settings of the program. An unknown name, or a value that cannot be used and is no template, is an
+        error where the DAG is read (templated).
     :param tags: further tags of the result (templated).
     :param name: the result's name in its Kitfile (templated).
     :param version: its version (templated).
@@ -278,6 +294,12 @@ class GenerateLocalOperator(_ReferenceProgramOperator):
         super().__init__(**kwargs)
         self.model = model
         self.items = items
+
+    @staticmethod
+    def _settings() -> type[BaseModel]:
+        from airflow_provider_kitops.workload.generate.config import GenerateConfig
+
+        return GenerateConfig
 
     def _spec(self, store: Store) -> WorkloadSpec:
         from airflow_provider_kitops.workload.programs import generate_spec

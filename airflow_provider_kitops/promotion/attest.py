@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from airflow_provider_kitops.evidence.attach import (
     Attestation,
     attach,
     load,
-    read_file,
+    read_named_file,
     verify,
 )
 from airflow_provider_kitops.evidence.provenance import timestamp
@@ -28,9 +29,11 @@ from airflow_provider_kitops.evidence.statement import (
     digest_set,
 )
 from airflow_provider_kitops.oci.descriptor import Descriptor, digest_of
-from airflow_provider_kitops.oci.errors import VerificationFailed
+from airflow_provider_kitops.oci.errors import LimitExceeded, NotFound, VerificationFailed
 from airflow_provider_kitops.oci.target import Target
 from airflow_provider_kitops.promotion.decision import DecisionReport
+
+logger = logging.getLogger(__name__)
 
 #: Name of the decision report among the files of an attestation, and of its digest in the signed statement.
 DECISION_FILE = "decision.json"
@@ -112,13 +115,13 @@ def read_decision(target: Target, reference: str) -> bytes:
 
     :param reference: digest of the attestation, as ``attach_decision`` returned it.
     :raises NotFound: there is no such attestation.
-    :raises VerificationFailed: it is malformed, or carries no decision about its subject.
+    :raises VerificationFailed: it is malformed, carries no decision about its subject, or one that its statement
+        does not name.
     """
     attestation = load(target, target.resolve(reference))
-    file = attestation.files.get(DECISION_FILE)
-    if file is None:
-        raise VerificationFailed(f"The attestation {target.name}@{reference} carries no {DECISION_FILE}.")
-    data = read_file(target, file)
+    predicate = attestation.statement.predicate
+    named = [predicate["decision"]] if "decision" in predicate else predicate.get("configuration")
+    data = read_named_file(target, attestation, DECISION_FILE, named)
     challenger = DecisionReport.from_bytes(data).challenger
     if not attestation.statement.names(challenger):
         raise VerificationFailed(
@@ -189,19 +192,73 @@ def attach_move(
     return attach(target, subject, statement, signer=signer, files=files, annotations=annotations)
 
 
-def recorded(target: Target, subject: Descriptor, move: Move) -> str | None:
-    """Digest of the statement that records this move, or None; one request.
+def recorded(
+    target: Target,
+    subject: Descriptor,
+    move: Move,
+    *,
+    decision: DecisionReport | None = None,
+    signer: Signer | None = None,
+) -> str | None:
+    """Digest of the statement that records this move, or None.
 
     A promotion is recorded only by a statement of its own, which has the decision; for a rollback any will do.
+
+    :param decision: why; the statement must name it. None = whichever.
+    :param signer: must have signed the statement. None = a statement would not be signed, so no signature is asked.
+    """
+    verifier = signer.verifier if signer is not None else None
+    for attestation in _moves(target, subject, move.tag, verifier):
+        said = attestation.statement.predicate
+        if (
+            said.get("action") in (move.action, "promote")
+            and said.get("previous") == (None if move.previous is None else {"digest": digest_set(move.previous)})
+            and said.get("historyTag") == move.history_tag
+            and (decision is None or _names(said, decision))
+        ):
+            return attestation.descriptor.digest
+    return None
+
+
+def used(target: Target, subject: Descriptor, tag: str, decision: DecisionReport, after: str | None) -> bool:
+    """Whether the tag was moved to the subject by this decision before.
+
+    Signatures are not asked for: a statement that somebody forged may hold a promotion up, never bring one about.
+
+    :param after: history tag of a move to the subject that has been undone; one that no statement records may have
+        been made by this decision too. None = there was no such move.
+    """
+    said = [attestation.statement.predicate for attestation in _moves(target, subject, tag)]
+    return any(_names(one, decision) for one in said) or (
+        after is not None and all(one.get("historyTag") != after for one in said)
+    )
+
+
+def _moves(target: Target, subject: Descriptor, tag: str, verifier: Verifier | None = None) -> Iterator[Attestation]:
+    """The statements that this tag of this repository was moved to the subject.
+
+    The annotations only save downloads. What is no such statement, or not signed as demanded, is passed over: it must
+    not stand in for the statement that ought to be there.
     """
     for descriptor in target.referrers(subject, ATTESTATION):
         told = descriptor.annotations
+        if told.get(PREDICATE_TYPE_ANNOTATION, PROMOTION) != PROMOTION or told.get(_TAG, tag) != tag:
+            continue
+        try:
+            attestation = load(target, descriptor, verifier)
+        except (VerificationFailed, LimitExceeded, NotFound) as error:
+            logger.warning("A referrer is passed over, it records no move of %s:%s: %s", target.name, tag, error)
+            continue
+        said = attestation.statement
         if (
-            told.get(PREDICATE_TYPE_ANNOTATION) == PROMOTION
-            and told.get(_TAG) == move.tag
-            and told.get(_PREVIOUS) == move.previous
-            and told.get(_HISTORY_TAG) == move.history_tag
-            and told.get(_ACTION) in (move.action, "promote")
+            attestation.subject.digest == subject.digest
+            and said.predicate_type == PROMOTION
+            and said.predicate.get("tag") == tag
+            and said.predicate.get("repository") == target.name
         ):
-            return descriptor.digest
-    return None
+            yield attestation
+
+
+def _names(predicate: Mapping[str, Any], decision: DecisionReport) -> bool:
+    named = predicate.get("decision")
+    return isinstance(named, dict) and named.get("digest") == digest_set(decision.digest)

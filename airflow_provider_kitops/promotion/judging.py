@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.evidence.attach import attach, find, load, read_file
+from airflow_provider_kitops.evidence.attach import attach, find, load, read_named_file
 from airflow_provider_kitops.evidence.statement import (
     SLSA_PROVENANCE,
     ResourceDescriptor,
@@ -159,7 +159,8 @@ def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], Ga
 
     :param reference: what ``judge_modelkits`` attached.
     :raises NotFound: there is no such artifact.
-    :raises VerificationFailed: it carries no report, or one about another challenger than its subject.
+    :raises VerificationFailed: it carries no report, one about another challenger than its subject, or files
+        that its statement does not name.
     """
     pinned, descriptor = store.resolve(reference)
     target = store.target(pinned)
@@ -170,11 +171,14 @@ def read_judged(store: Store, reference: str) -> tuple[Report, list[Verdict], Ga
             f"{pinned} carries no {' and no '.join(missing)}.",
             hint="Give the reference that LLMJudgeOperator returned.",
         )
-    report = Report.from_bytes(read_file(target, attestation.files[_REPORT]))
+    named = attestation.statement.predicate.get("files")
+    report_data, verdicts, policy = (
+        read_named_file(target, attestation, name, named) for name in (_REPORT, _VERDICTS, _POLICY)
+    )
+    report = Report.from_bytes(report_data)
     if not attestation.statement.names(report.challenger.digest):
         raise VerificationFailed(f"{pinned} carries a report about {report.challenger.digest}, not about its subject.")
-    policy = GatePolicy.from_bytes(read_file(target, attestation.files[_POLICY]))
-    return report, verdicts_from_bytes(read_file(target, attestation.files[_VERDICTS])), policy
+    return report, verdicts_from_bytes(verdicts), GatePolicy.from_bytes(policy)
 
 
 @contextmanager

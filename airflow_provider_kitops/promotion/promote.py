@@ -15,7 +15,7 @@ from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound,
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, is_mutable
 from airflow_provider_kitops.oci.target import Target
-from airflow_provider_kitops.promotion.attest import Move, attach_move, recorded, require_signed
+from airflow_provider_kitops.promotion.attest import Move, attach_move, recorded, require_signed, used
 from airflow_provider_kitops.promotion.decision import DecisionReport
 from airflow_provider_kitops.promotion.history import (
     Kept,
@@ -87,7 +87,8 @@ def promote(
         demanded.
     :raises InvalidInput: the challenger is no ModelKit.
     :raises NotFound: the challenger is not in ``target``.
-    :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held.
+    :raises Conflict: the tag does not name ``expected``, must not move, or moved meanwhile, or the lock is held;
+        or this decision has moved the tag before, and somebody moved it away since.
     """
     check_tag(tag)
     for digest in (challenger_digest, expected):
@@ -108,6 +109,8 @@ def promote(
         current, entries = mover.look()
         if current is not None and current.digest == challenger.digest:
             return mover.finish(challenger, expected, entries)
+        mover.compare(current, expected)
+        mover.require_unused(report, challenger, expected, entries)
         return mover.move(challenger, current, expected, entries)
 
 
@@ -232,14 +235,16 @@ class _Mover:
         previous = self.target.resolve(keep).digest if keep else current.digest
         if previous == current.digest:
             return Promotion(self.tag, current.digest, previous, None, None, changed=False)
-        statement = recorded(self.target, current, Move(self.tag, self.action, previous, keep))
+        statement = recorded(self.target, current, Move(self.tag, self.action, previous, keep), signer=self.signer)
         return Promotion(self.tag, current.digest, previous, keep, statement, changed=False)
 
     def record(self, current: Descriptor, previous: str | None, keep: str | None, *, changed: bool) -> Promotion:
         move = Move(self.tag, self.action, previous, keep)
         # Only the time in the history tag is the same for a call that was cut off and for the one that finishes it.
         moved_on = (displaced_at(keep, self.tag) if keep else None) or self.now
-        statement = recorded(self.target, current, move)
+        statement = None
+        if not changed:
+            statement = recorded(self.target, current, move, decision=self.decision, signer=self.signer)
         if statement is None:
             statement = attach_move(
                 self.target,
@@ -252,13 +257,30 @@ class _Mover:
             ).digest
         return Promotion(self.tag, current.digest, previous, keep, statement, changed)
 
+    def require_unused(
+        self, decision: DecisionReport, challenger: Descriptor, expected: str | None, entries: list[Kept]
+    ) -> None:
+        """Raise ``Conflict`` if this decision has moved the tag before: whoever moved it away since meant it."""
+        undone = None
+        if len(entries) > 1 and self.keeping(challenger.digest, entries) and self.keeping(expected or "", entries[:-1]):
+            undone = entries[-2].tag
+        if used(self.target, challenger, self.tag, decision, undone):
+            raise Conflict(
+                f"{self.name} was moved to {challenger.digest} before, by this decision or by one that was cut off "
+                "before it was recorded, and has been moved away since; it was not moved again.",
+                hint="A decision is good for one promotion. Judge again on new items, or put the digest back by hand: "
+                f"modelkit rollback {self.name} --to {challenger.digest}.",
+            )
+
     def compare(self, current: Descriptor | None, expected: str | None) -> None:
         """Raise ``Conflict`` unless the tag names what was expected."""
         if (current.digest if current else None) != expected:
             raise Conflict(
                 f"{self.name} names {current.digest if current else 'nothing'}, not {expected or 'nothing'} as "
                 "expected; it was not moved.",
-                hint="It moved since the decision was made: compare the challenger with what it names now.",
+                hint="It moved since the decision was made: compare the challenger with what it names now."
+                if self.action == "promote"
+                else f"Look with modelkit rollback {self.name} --list, then give what it names now as --expected.",
             )
 
     def keeping(self, digest: str, entries: list[Kept]) -> str | None:
@@ -293,7 +315,7 @@ class _Mover:
             if good is None:
                 raise NotFound(
                     f"Cannot roll {self.name} back: its history has no digest before {current.digest}.",
-                    hint="Name the digest to go to.",
+                    hint="Name the digest to go to." if entries else "There is nothing to go back to.",
                 )
             return self.target.resolve(good.tag)
         found = self.entry_of(to, entries)

@@ -21,6 +21,7 @@ from typing import Any
 
 from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, StorageError, WorkloadFailed
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT
+from airflow_provider_kitops.workload.usage import Usage, asks_for_help
 
 #: Set before any training library is imported: nothing is looked up, downloaded or reported outside.
 OFFLINE: Mapping[str, str] = {
@@ -73,11 +74,23 @@ class Directories:
         return cls(path[INPUTS], path[CONFIG], path[OUTPUT], path[CHECKPOINTS])
 
 
-def run_program(program: Callable[[Directories, Sequence[str]], None], arguments: Sequence[str] | None = None) -> int:
+def run_program(
+    program: Callable[[Directories, Sequence[str]], None],
+    arguments: Sequence[str] | None = None,
+    *,
+    usage: Usage | None = None,
+) -> int:
     """Run ``program`` and turn whatever happens into an exit code and, on failure, one last line.
+
+    :param arguments: its command line; by default this process's.
+    :param usage: what ``-h`` and ``--help`` are answered with, wherever directories are missing.
 
     :returns: 0; the error's own exit code for errors of this package; 143 for SIGTERM; 1 for anything else.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if usage and asks_for_help(arguments):
+        print(usage)  # noqa: T201 - asked for
+        return 0
     os.environ.update(OFFLINE)
     # Threads that spin while they wait for each other slow a busy machine down tenfold and more; sleeping ones do not.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -88,7 +101,7 @@ def run_program(program: Callable[[Directories, Sequence[str]], None], arguments
         directories = Directories.from_environment()
         # Nothing of the user's own caches and logins is read or written.
         os.environ["HF_HOME"] = str(directories.checkpoints / "cache")
-        program(directories, sys.argv[1:] if arguments is None else arguments)
+        program(directories, arguments)
     except KitopsError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:

@@ -457,8 +457,12 @@ def _run(
     if expired.is_set():
         raise WorkloadFailed(f"{_name(spec)} ran past its limit of {timeout:g} seconds and was ended.")
     if code:
-        said = f" Its last line: {last[0][:1000]}" if last else ""
+        said = f" Its last line: {_ended(last[0][:1000])}" if last else ""
         raise WorkloadFailed(f"{_name(spec)} {_ending(code)}.{said}", hint=f"Its whole output is in {paths.log}.")
+
+
+def _ended(line: str) -> str:
+    return line if line.endswith((".", "!", "?")) else f"{line}."
 
 
 def _ending(code: int) -> str:

@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from airflow_provider_kitops._validation import nearest, problems
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.workload import _yaml
 
 Settings = TypeVar("Settings", bound=BaseModel)
+
+#: What a text of the command line is not, by pydantic's type of the problem.
+_NO = {"float_parsing": "no number", "int_parsing": "no whole number", "bool_parsing": "neither true nor false"}
 
 
 def load_settings(model: type[Settings], arguments: Sequence[str], directory: Path) -> Settings:
@@ -30,12 +34,18 @@ def load_settings(model: type[Settings], arguments: Sequence[str], directory: Pa
     chosen = flags.pop("config", None)
     path = Path(chosen) if chosen is not None else _config_file(directory)
     values = _read(path) if path else {}
-    where = str(path) if path else "the settings"
-    _known(model, values, where, lambda name: name)
+    where = str(path) if path else "the command line"
+    _known(model, values, where, str)
     try:
         return model.model_validate({**values, **flags})
     except ValidationError as error:
+        # What is wrong in the file is told when the command line is right: the flag was written last.
+        found = error.errors(include_url=False)
+        if wrong := [_of_flag(each) for each in found if each["loc"] and each["loc"][0] in flags]:
+            raise InvalidInput(f"{'; '.join(wrong)}.") from None
         said = problems(error, model, "together", show_input=True)
+        if path and flags and not found[0]["loc"]:
+            where += " and the command line"
         raise InvalidInput(f"Cannot use the settings of {where}: {said}.") from None
 
 
@@ -75,13 +85,23 @@ def _flags(model: type[BaseModel], arguments: Sequence[str]) -> dict[str, Any]:
             raise InvalidInput(f"Unexpected argument {flag!r}.", hint="Settings are written --name VALUE.")
         name = flag[2:].replace("-", "_")
         if name != "config":
-            _known(model, {name: None}, "the command line", lambda each: "--" + each.replace("_", "-"))
+            _known(model, {name: None}, "the command line", _flag)
         if not equals:
             if not rest:
                 raise InvalidInput(f"The flag {flag} needs a value.")
             value = rest.pop(0)
         values[name] = _split(model, name, value)
     return values
+
+
+def _of_flag(problem: ErrorDetails) -> str:
+    value, flag = problem["input"], _flag(str(problem["loc"][0]))
+    said = _NO.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return f"{flag} on the command line: {value!r}{' is ' if problem['type'] in _NO else ': '}{said}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _split(model: type[BaseModel], name: str, value: str) -> Any:

@@ -146,6 +146,16 @@ class WorkloadSpec(BaseModel):
             raise ValueError("a program's arguments cannot hold a NUL character")
         return value
 
+    @field_validator("env", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for name, text in value.items():
+                kind = type(text)
+                if kind in (bool, int, float):
+                    raise ValueError(f"the value of {name} is of type {kind.__name__}, not text: put it in quotes")
+        return value
+
     @field_validator("env")
     @classmethod
     def _variables(cls, value: dict[str, str]) -> dict[str, str]:

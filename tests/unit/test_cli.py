@@ -18,9 +18,13 @@ import pytest
 
 from airflow_provider_kitops._cli.session import Session
 from airflow_provider_kitops.cli import build_parser, main
+from airflow_provider_kitops.evidence.attach import attach
+from airflow_provider_kitops.evidence.signing import load_signer
+from airflow_provider_kitops.evidence.statement import Statement, Subject
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.manifest import Links
+from airflow_provider_kitops.promotion.attest import attach_decision
 from tests.unit.evidence.conftest import make_keys, put_manifest
 from tests.unit.promotion.decisions import decision
 
@@ -798,3 +802,163 @@ def test_the_examples_of_the_documentation_work(tmp_path):
         timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+# --- what is attached, read back
+
+
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+
+
+def test_a_promotion_takes_the_decision_that_verify_writes(modelkit, tmp_path):
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    digest = modelkit.pack("w", "demo/model:v1")
+    target = Layout(tmp_path / "layout", "demo/model")
+    attach_decision(target, decision(digest, None), files={"report.json": b"{}"}, signer=load_signer(keys.private))
+    verify = ("verify", f"demo/model@{digest}", "--key", str(keys.public), "--type", TEST_RESULT, "-d", "evidence")
+    [statement] = modelkit.json(*verify)["statements"]
+    [made] = (tmp_path / "evidence").iterdir()
+    assert made.name == f"test-result-{statement['digest'][7:19]}"
+    assert sorted(file.name for file in made.iterdir()) == ["decision.json", "predicate.json", "report.json"]
+    assert sorted(tmp_path / file for file in statement["files"]) == sorted(made.iterdir())
+    assert json.loads((made / "predicate.json").read_text())["result"] == "PASSED"
+    assert "decision.json" in modelkit(*verify).stdout, "done twice it is no conflict"
+    modelkit(
+        "promote", f"demo/model@{digest}", "--tag", "champion", "--report", str(made / "decision.json"),
+        "--verify-key", str(keys.public),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["../../x", "https://example.com/..", "v1", "a b\x1b/v2", "", "x" * 500])
+def test_what_verify_writes_stays_in_its_directory_and_has_plain_names(modelkit, tmp_path, kind):
+    target = Layout(tmp_path / "layout", "demo/model")
+    subject = target.resolve(modelkit.pack("w", "demo/model:v1"))
+    hostile = {"-rf": b"1", ".profile": b"2", "a\x1b[2Jb": b"3", "PREDICATE.json": b"4", "é" * 300: b"5", "_": b"6"}
+    attach(target, subject, Statement([Subject("m", subject.digest)], kind or "?", {"a": 1}), files=hostile)
+    before = {path for path in tmp_path.rglob("*") if tmp_path / "out" not in path.parents}
+    modelkit("verify", "demo/model:v1", "-d", "out")
+    [made] = (tmp_path / "out").iterdir()
+    written = list(made.iterdir())
+    assert len(written) == len(hostile) + 1
+    for path in (made, *written):
+        assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}", path.name), path.name
+    assert json.loads((made / "predicate.json").read_text()) == {"a": 1}
+    assert {path for path in tmp_path.rglob("*") if tmp_path / "out" not in path.parents} == before | {tmp_path / "out"}
+
+
+def test_verify_writes_over_nothing_and_through_no_link(modelkit, tmp_path):
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text("{}")
+    made = modelkit.json("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json")
+    into = tmp_path / "out" / f"t-{made['digest'][7:19]}"
+    into.mkdir(parents=True)
+    (into / "predicate.json").symlink_to(tmp_path / "elsewhere")
+    assert "predicate.json" in error_of(modelkit("verify", "demo/model:v1", "-d", "out", code=5))
+    assert not (tmp_path / "elsewhere").exists()
+    (into / "predicate.json").unlink()
+    (into / "predicate.json").write_text("mine")
+    modelkit("verify", "demo/model:v1", "-d", "out", code=5)
+    assert (into / "predicate.json").read_text() == "mine"
+
+
+def test_a_file_that_the_signature_does_not_cover_is_told(modelkit, tmp_path):
+    keys = make_keys(tmp_path / "keys", "ed25519")
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text("{}")
+    sign = ("--type", "t", "--predicate", "p.json", "--key", str(keys.private), "--file", "p.json")
+    modelkit("attest", "demo/model:v1", *sign)
+    assert "does not cover" in modelkit("verify", "demo/model:v1", "--key", str(keys.public), "-d", "out").stderr
+
+
+@pytest.mark.parametrize("line", ["info {}", "inspect {}", "verify {}", "unpack {} -d out"])
+def test_the_tag_that_was_asked_by_is_reported(modelkit, line):
+    digest = modelkit.pack("w", "demo/model:v1,latest")
+    for reference, tags in (("demo/model:v1", ["v1"]), ("demo/model", ["latest"]), (f"demo/model@{digest}", [])):
+        assert modelkit.json(*line.format(reference).split(), *(["-o"] if "unpack" in line else []))["tags"] == tags
+
+
+def test_a_statement_has_no_tag(modelkit, tmp_path):
+    modelkit.pack("w", "demo/model:v1")
+    (tmp_path / "p.json").write_text("{}")
+    assert modelkit.json("attest", "demo/model:v1", "--type", "t", "--predicate", "p.json")["tags"] == []
+
+
+def test_where_only_promotion_may_move_a_tag_the_others_leave_it_alone(modelkit, tmp_path):
+    a, b = modelkit.pack("a", "demo/model:a,champion"), modelkit.pack("b", "demo/model:b")
+    (tmp_path / "r.json").write_bytes(decision(b, a).to_bytes())
+    others = ("--mutable-tags", "latest,challenger,staging")
+    assert "champion" in error_of(modelkit("tag", "demo/model:b", ":champion", *others, code=5))
+    promote = ("promote", f"demo/model@{b}", "--tag", "champion", "--expected", a, "--report", "r.json")
+    assert "must not move" in error_of(modelkit(*promote, *others, code=5))
+    assert modelkit.json(*promote, "--mutable-tags", "champion")["changed"] is True
+
+
+# --- words that say what to do
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.splitlines()[-1]
+
+
+def test_an_unknown_flag_is_told_with_the_usage_of_its_verb_and_the_nearest_flag(modelkit):
+    done = modelkit("verify", "demo/model:v1", "--no-contents=s3cret", "-xs3cret", code=2)
+    assert done.stderr.startswith("usage: modelkit verify ")
+    assert "unknown flag --no-contents (did you mean --no-content?); unknown flag -x" in last_line(done)
+    assert "s3cret" not in done.stderr
+    done = modelkit("info", "demo/model:v1", "demo/model:v2", code=2)
+    assert done.stderr.startswith("usage: modelkit info ")
+    assert "demo/model:v2" in last_line(done)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "login 127.0.0.1:1 -u me --password s3cret",
+        "login --password=s3cret 127.0.0.1:1",
+        "login 127.0.0.1:1 -p s3cret",
+        "login 127.0.0.1:1 -ps3cret",
+        "--password s3cret login 127.0.0.1:1",
+    ],
+)
+def test_a_password_on_the_command_line_is_not_repeated(modelkit, line):
+    done = modelkit(*line.split(), code=2)
+    assert done.stderr.startswith("usage: modelkit login ")
+    assert "--password-stdin" in last_line(done)
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("list 127.0.0.1:5071", "For a whole registry write 127.0.0.1:5071/."),
+        ("list localhost:5000", "For a whole registry write localhost:5000/."),
+        ("list http://127.0.0.1:5071/demo", "without scheme"),
+        ("list http://127.0.0.1:5071/", "without scheme"),
+        ("tag demo/model:v1 v5", "write :v5"),
+    ],
+)
+def test_what_was_meant_is_told(modelkit, line, told):
+    modelkit.pack("w", "demo/model:v1")
+    assert told in error_of(modelkit(*line.split(), code=2))
+
+
+def test_a_registry_that_reads_as_a_repository_is_told(modelkit):
+    line = error_of(modelkit("list", "registry.example.com", code=3))
+    assert "For a whole registry write registry.example.com/." in line
+
+
+def test_a_layout_that_is_not_there_is_listed_as_empty_with_a_note(modelkit, tmp_path):
+    done = modelkit("list", "--layout", "typo", "--json")
+    assert json.loads(done.stdout) == {"modelkits": []}
+    assert "There is no layout in typo yet." in done.stderr
+    modelkit.pack("w", "demo/model:v1")
+    assert modelkit("list").stderr == ""
+
+
+def test_rollback_says_what_to_do_in_its_own_words(modelkit, tmp_path):
+    a, b = modelkit.pack("a", "demo/model:a,champion"), modelkit.pack("b", "demo/model:b")
+    line = error_of(modelkit("rollback", "demo/model:champion", "--expected", b, code=5))
+    assert "rollback demo/model:champion --list" in line
+    assert "challenger" not in line
+    assert a in line
+    assert "There is nothing to go back to." in error_of(modelkit("rollback", "demo/model:champion", code=3))

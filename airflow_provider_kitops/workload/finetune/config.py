@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from airflow_provider_kitops.workload.machine import MachineSettings
+from airflow_provider_kitops.workload.machine_settings import MachineSettings
 from airflow_provider_kitops.workload.task import TaskSettings
 
 #: What helps where training runs away.
@@ -32,6 +32,7 @@ class FineTuneConfig(TaskSettings, MachineSettings):
     :param epochs: times over the data; a fraction is allowed. ``max_steps`` wins.
     :param max_steps: optimizer steps.
     :param batch_size: rows per step on the device, times ``gradient_accumulation_steps``.
+    :param gradient_accumulation_steps: batches whose gradients are added up for one step.
     :param learning_rate: highest learning rate.
     :param schedule: how it goes down.
     :param warmup_ratio: part of the steps in which it goes up first.

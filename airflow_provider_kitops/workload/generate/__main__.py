@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from airflow_provider_kitops.workload.generate.config import GenerateConfig
 from airflow_provider_kitops.workload.program import Directories, run_program
 from airflow_provider_kitops.workload.settings import load_settings
+from airflow_provider_kitops.workload.usage import Usage
+
+_ABOUT = (__doc__ or "").partition(": ")[2]
 
 
 def _main(directories: Directories, arguments: Sequence[str]) -> None:
@@ -21,4 +24,4 @@ def _main(directories: Directories, arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_program(_main))
+    sys.exit(run_program(_main, usage=Usage("airflow_provider_kitops.workload.generate", _ABOUT, GenerateConfig)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from airflow_provider_kitops.workload.machine import MachineSettings
+from airflow_provider_kitops.workload.machine_settings import MachineSettings
 from airflow_provider_kitops.workload.task import TaskSettings
 
 

@@ -13,6 +13,7 @@ from airflow.sdk import Connection
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.hooks.kitops import KitopsHook, store_config
 from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.operators.push import KitPushOperator
 
 from .conftest import Connections
 
@@ -90,6 +91,8 @@ def test_the_port_may_stand_in_either_field(host: str, port: int, registry: str)
         ({"extra": "[1]"}, "not a JSON object"),
         ({"extra": "{broken"}, "not valid JSON"),
         ({"host": "https://harbor.example.com"}, "not host[:port]"),
+        ({"host": "https://harbor.example.com"}, "leave out https://."),
+        ({"host": "http://127.0.0.1:5000/"}, "leave out http:// and set plain_http"),
         ({"host": "h:1", "port": 2}, "port 2 beside a host that names port 1"),
         ({"port": 5000}, "a port without a host"),
         ({"schema": "models"}, "the extra 'namespace'"),
@@ -100,6 +103,14 @@ def test_what_cannot_be_used_is_named(fields: dict[str, Any], told: str) -> None
     with pytest.raises(InvalidInput, match="Connection 'c'") as caught:
         store_config(connection(**fields))
     assert told in str(caught.value)
+
+
+def test_the_known_keys_are_listed_for_an_unknown_one_only() -> None:
+    for extra, listed in (({"layot": "/l"}, True), ({"layout": "l"}, False)):
+        with pytest.raises(InvalidInput) as caught:
+            store_config(connection(extra=extra))
+        assert ("Extra may hold" in str(caught.value)) is listed
+    assert str(caught.value).startswith("Connection 'c': layout in extra is not an absolute path")
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -182,3 +193,17 @@ def test_every_module_that_the_provider_names_exists() -> None:
         for entry in info[kind]:
             for module in entry["python-modules"]:
                 importlib.import_module(module)
+
+
+def test_a_push_that_finds_nothing_says_which_settings_tell_where_the_source_is(
+    tmp_path: Path, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELKIT_LAYOUT", str(tmp_path / "empty"))
+    connections.set(extra={"layout": str(tmp_path / "there")})
+    push = KitPushOperator(task_id="push", source="demo/model:v1")
+    with pytest.raises(AirflowFailException, match="source_conn_id or source_layout"):
+        push.execute({})
+    push = KitPushOperator(task_id="push", source="demo/model:v1", source_layout=tmp_path / "empty")
+    with pytest.raises(AirflowFailException) as caught:
+        push.execute({})
+    assert "source_conn_id" not in str(caught.value)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_kitops.cli import main
 from airflow_provider_kitops.operators.execution import execution
 from airflow_provider_kitops.operators.workload import FineTuneLocalOperator, GenerateLocalOperator
 
@@ -60,6 +63,7 @@ def test_the_dag_in_the_readme_parses() -> None:
     names: dict[str, Any] = {}
     exec(code, names)
     (dag,) = dags_of(names).values()
+    assert {dag.get_task(name).timeout for name in ("dataset", "champion")} == {600}
     assert dag.get_task("promote").get_flat_relative_ids(upstream=True) == {
         "dataset",
         "champion",
@@ -69,6 +73,35 @@ def test_the_dag_in_the_readme_parses() -> None:
         "judge",
         "gate",
     }
+
+
+def commands_of_the_readme() -> list[list[str]]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^## Before the first run$.*?^```\n(.*?)^```$", text, re.M | re.S)
+    return [shlex.split(line) for line in block.splitlines()]
+
+
+def test_what_comes_before_the_first_run_puts_into_the_store_what_the_dag_in_the_readme_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connection, ingest, champion, last = commands_of_the_readme()
+    assert connection[:4] == ["airflow", "connections", "add", "judge"]
+    assert last == ["airflow", "dags", "test", "retrain_news"]
+    dag = load(ingest[3])
+    conf = json.loads(ingest[5])
+    assert set(conf) <= set(dag.params)
+    packed = [dag.get_task("base").reference, *(f"news/dataset:{tag}" for tag in conf["datasets"])]
+    assert packed == ["news/base:latest", "news/dataset:latest"]
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "model.gguf").write_bytes(b"weights")
+    (tmp_path / "base" / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: .}\n")
+    layout = ["--layout", str(tmp_path / "layout")]
+    assert main([*layout, "pack", str(tmp_path / "base"), "-t", packed[0]]) == 0
+    assert champion[:2] == ["modelkit", "--layout"]
+    assert main([*layout, *champion[3:]]) == 0
+    capsys.readouterr()
+    assert main([*layout, "info", "news/classifier:champion"]) == 0
 
 
 def test_the_mode_of_execution_is_one_setting(monkeypatch: pytest.MonkeyPatch) -> None:

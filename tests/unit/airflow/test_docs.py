@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseOperator
 
-from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.inspection import (
@@ -106,6 +106,33 @@ def test_what_the_docstring_calls_templated_is(operator: type[BaseOperator]) -> 
         entry.split()[1].rstrip(":") for entry in entries if entry.startswith(":param") and "templated)" in entry
     }
     assert templated == set(operator.template_fields)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [each for each in OPERATORS if each not in (KitPackOperator, KitUnpackOperator)],
+    ids=lambda operator: operator.__name__,
+)
+def test_the_page_says_which_arguments_are_required(operator: type[BaseOperator]) -> None:
+    rows = [line.split(" | ", 1) for line in section(operator).splitlines() if line.startswith("| `")]
+    told = {name: meaning for names, meaning in rows for name in re.findall(r"`(\w+)`", names)}
+    required = {
+        parameter.name
+        for cls in operator.__mro__
+        if cls.__module__.startswith("airflow_provider_kitops") and "__init__" in vars(cls)
+        for parameter in inspect.signature(cls.__init__).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    }
+    assert {name for name in required if "required" not in told[name]} == set()
+    optional = own_arguments(operator) - required - {"kitops_conn_id"}
+    assert {name for name in optional if told[name].startswith("required")} == set()
+
+
+def test_every_option_of_airflow_cfg_is_documented() -> None:
+    options = get_provider_info()["config"]["kitops"]["options"]
+    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", sections()["Options"], re.M))
+    assert set(told) == set(options)
+    assert told["execution"] == options["execution"]["default"]
 
 
 def test_the_page_of_the_connection_names_every_field() -> None:

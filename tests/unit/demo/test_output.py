@@ -58,6 +58,39 @@ def test_an_unusable_option_is_one_line_and_leaves_nothing(tmp_path: Path, capsy
     assert not (tmp_path / "home" / "layout").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "There is no dataset"), ("text,class\na,b\n", "no column 'label'")],
+    ids=["file", "column"],
+)
+def test_an_unusable_dataset_is_told_before_anything_is_downloaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str | None, said: str
+) -> None:
+    def download(*arguments: object) -> Path:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr("demo.assets.provide", download)
+    file = tmp_path / "own.csv"
+    if text:
+        file.write_text(text)
+    assert main(["run", "--home", str(tmp_path / "home"), "--dataset", str(file)]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "home" / "models").exists()
+
+
+def test_a_missing_command_is_called_what_help_calls_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    error = capsys.readouterr().err
+    assert "usage: python -m demo [-h] COMMAND ..." in error
+    assert "the following arguments are required: COMMAND" in error
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert "COMMAND" in told
+    assert "``" not in told
+
+
 def test_two_demos_do_not_share_a_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from filelock import FileLock
 

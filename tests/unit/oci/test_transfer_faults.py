@@ -418,3 +418,24 @@ def test_a_registry_in_trouble_is_not_asked_more_often_than_agreed(server: FakeS
     with pytest.raises(RegistryUnavailable):
         repository.push(MANIFEST, manifest_bytes(BLOB, []))
     assert len(server.requests) == 4
+
+
+def test_tls_to_a_server_that_speaks_plain_http_names_flag_and_setting(server: FakeServer) -> None:
+    with Store(StoreConfig(server.host)) as store, pytest.raises(KitopsError) as caught:
+        store.target("demo/model").resolve("v1")
+    assert "Could not look whether v1 exists in demo/model" in str(caught.value)
+    assert "--plain-http" in str(caught.value)
+    assert "plain_http" in str(caught.value)
+    assert not caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(404, "Could not find v1 in demo/model"), (403, "Could not look whether v1 exists in demo/model")],
+)
+def test_only_what_is_not_there_could_not_be_found(
+    server: FakeServer, repository: Repository, status: int, told: str
+) -> None:
+    server.answer = lambda request: Answer(status)
+    with pytest.raises(KitopsError, match=told):
+        repository.resolve("v1")

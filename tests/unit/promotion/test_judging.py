@@ -15,7 +15,7 @@ from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, Resource
 from airflow_provider_kitops.judge.config import JudgeConfig
 from airflow_provider_kitops.judge.endpoint import Endpoint
 from airflow_provider_kitops.modelkit.pack import pack
-from airflow_provider_kitops.oci.descriptor import Descriptor
+from airflow_provider_kitops.oci.descriptor import Descriptor, digest_of
 from airflow_provider_kitops.oci.errors import InvalidInput, VerificationFailed
 from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.store import Store, StoreConfig
@@ -192,3 +192,18 @@ def test_a_dataset_that_cannot_be_judged_is_told(tmp_path: Path, files: dict[str
     dataset(store, tmp_path, **files)
     with pytest.raises(InvalidInput, match=told):
         judging.check_inputs(store, "demo/dataset:v1")
+
+
+# --- what the report is read from
+
+
+def test_a_report_that_its_statement_does_not_name_is_not_read(tmp_path: Path) -> None:
+    store = Store(StoreConfig(layout=tmp_path / "layout"))
+    target = store.target("demo/model")
+    subject = put_manifest(target, "a model")
+    files = dict.fromkeys(("report.json", "verdicts.jsonl", "policy.json"), b"{}")
+    named = [ResourceDescriptor(name=name, digest=digest_of(b"other")).to_json() for name in files]
+    statement = Statement([Subject(target.name, subject.digest)], judging.JUDGE_REPORT, {"files": named})
+    attached = attach(target, subject, statement, files=files)
+    with pytest.raises(VerificationFailed, match=r"report\.json .* that its statement does not name"):
+        judging.read_judged(store, f"demo/model@{attached.digest}")

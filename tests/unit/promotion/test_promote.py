@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def c(target) -> str:
 
 def move(target, challenger: str, expected: str | None, **more):
     return promote(target, challenger, TAG, expected, decision=decision(challenger, expected), **more)
+
+
+def another_decision(challenger: str, expected: str | None, number: int = 0) -> DecisionReport:
+    """A decision about the same two, from another report of the judge."""
+    return decision(challenger, expected).model_copy(update={"judge_report": f"sha256:{number:064x}"})
 
 
 def statements(target, digest: str):
@@ -387,7 +393,7 @@ def test_a_new_promotion_after_a_rollback_is_recorded_as_another(target, a, b):
     move(target, a, None)
     move(target, b, a)
     rollback(target, TAG)
-    assert move(target, b, a).changed
+    assert promote(target, b, TAG, a, decision=another_decision(b, a)).changed
     assert [one["action"] for one in statements(target, b)].count("promote") == 2
 
 
@@ -553,18 +559,25 @@ def test_killed_at_any_call_and_done_again_the_end_is_the_same(tmp_path, steps, 
 def _promote_forever(root: str, kits: list[str]) -> None:
     target = Layout(Path(root), "demo/model")
     while True:
-        move(target, kits[2], kits[1], now=NOON + timedelta(hours=1))
+        fresh = another_decision(kits[2], kits[1], time.time_ns())
+        try:
+            promote(target, kits[2], TAG, kits[1], decision=fresh, now=NOON + timedelta(hours=1))
+        except Conflict:
+            # A promotion was killed before its statement and undone since: it may have been by this decision.
+            rollback(target, TAG, expected=kits[1], to=kits[2], now=NOON + timedelta(hours=1))
         rollback(target, TAG, expected=kits[2], now=NOON + timedelta(hours=2))
 
 
-def _cut_off_before_its_statement(target, monkeypatch, new: str, old: str) -> None:
+def _cut_off_before_its_statement(
+    target, monkeypatch, new: str, old: str, report: DecisionReport | None = None
+) -> None:
     def die(*arguments, **named):
         raise _Killed
 
     with monkeypatch.context() as patched:
         patched.setattr(promote_module, "attach_move", die)
         with pytest.raises(_Killed):
-            move(target, new, old)
+            promote(target, new, TAG, old, decision=report or decision(new, old))
     assert target.resolve(TAG).digest == new
 
 
@@ -594,12 +607,13 @@ def test_a_promotion_is_recorded_with_its_decision_even_if_a_rollback_claimed_th
     move(target, a, None)
     move(target, b, a)
     rollback(target, TAG)
-    _cut_off_before_its_statement(target, monkeypatch, b, a)
+    again = another_decision(b, a)
+    _cut_off_before_its_statement(target, monkeypatch, b, a, again)
     # b was in service before: this cannot be told from a rollback that was cut off.
     rollback(target, TAG, to=b, expected=a)
-    first = move(target, b, a)
+    first = promote(target, b, TAG, a, decision=again)
     assert [said["action"] for said in statements(target, b)].count("promote") == 2
-    assert move(target, b, a).statement == first.statement
+    assert promote(target, b, TAG, a, decision=again).statement == first.statement
 
 
 def test_after_a_real_kill_the_lock_is_free_and_the_layout_is_whole(tmp_path):

@@ -47,6 +47,18 @@ def test_a_program_gets_no_secrets_of_airflow_or_of_this_package(
     assert (found["CUDA_VISIBLE_DEVICES"], found["MODELKIT_LAYOUT"]) == ("inherited", "/asked/for")
 
 
+@pytest.mark.parametrize(("line", "told"), [("it broke", "it broke."), ("It broke.", "It broke."), ("Why?", "Why?")])
+def test_what_a_program_said_last_is_a_sentence_before_the_next_one(tmp_path: Path, line: str, told: str) -> None:
+    spec = WorkloadSpec.of(
+        inputs={},
+        command=["python", "-c", f"raise SystemExit({line!r})"],
+        output={"reference": "demo/model", "kitfile": {}},
+    )
+    with pytest.raises(WorkloadFailed) as caught:
+        work(spec, tmp_path)
+    assert f"Its last line: {told} Its whole output is in " in str(caught.value)
+
+
 def test_what_the_caller_s_own_hook_raises_is_not_blamed_on_the_log(tmp_path: Path) -> None:
     def show(line: str) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")

@@ -104,6 +104,15 @@ def test_a_malformed_tag_is_refused_before_the_work() -> None:
         spec(output={"reference": "demo/model", "kitfile": {}, "tags": ["not a tag"]})
 
 
+@pytest.mark.parametrize("value", [2739, 27.39, True])
+def test_a_variable_that_is_no_text_is_named_with_the_cure_and_not_shown(value: object) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"env: the value of THREADS is of type .*, not text: put it in quotes"
+    ) as said:
+        spec(env={"THREADS": value})
+    assert str(value) not in str(said.value)
+
+
 def test_environment_is_not_shown() -> None:
     assert "hunter2" not in repr(spec(env={"A": "hunter2"}))
 

@@ -1,0 +1,47 @@
+"""Settings that stand in the DAG file, checked where the file is read: a typo is told before hours of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from airflow_provider_kitops._validation import nearest, problems
+from airflow_provider_kitops.oci.errors import InvalidInput
+
+
+def check_settings(value: Any, argument: str, task_id: str, model: type[BaseModel]) -> None:
+    """See that ``value`` can be the settings of ``model``, as far as can be known before templates are rendered.
+
+    The names in a mapping are no templates, so they are always checked; values only where none of them is a template
+    or another task's output. What is no mapping is for the task to tell.
+
+    :raises InvalidInput: a name is unknown, or a value cannot be used.
+    """
+    if not isinstance(value, Mapping):
+        return
+    if _is_plain(value):
+        try:
+            model.model_validate(dict(value))
+        except ValidationError as error:
+            said = problems(error, model, "together")
+            raise InvalidInput(f"{argument} of task {task_id} cannot be used: {said}.") from None
+    elif unknown := [_said(str(name), model) for name in value if name not in model.model_fields]:
+        raise InvalidInput(f"{argument} of task {task_id} cannot be used: {'; '.join(unknown)}.")
+
+
+def _said(name: str, model: type[BaseModel]) -> str:
+    near = nearest(name, model.model_fields)
+    return f"{name}: unknown name" + (f" (did you mean {near}?)" if near else "")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is known here and now: no template in it, and nothing that another task makes."""
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, str):
+        return not any(mark in value for mark in ("{{", "{%", "{#"))
+    return value is None or isinstance(value, bool | int | float)
