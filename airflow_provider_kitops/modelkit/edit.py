@@ -13,7 +13,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import CommentMark, YAMLError
 from ruamel.yaml.resolver import VersionedResolver
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString, PlainScalarString, SingleQuotedScalarString
+from ruamel.yaml.scalarstring import (
+    DoubleQuotedScalarString,
+    FoldedScalarString,
+    LiteralScalarString,
+    PlainScalarString,
+    SingleQuotedScalarString,
+)
 from ruamel.yaml.tokens import CommentToken
 
 from airflow_provider_kitops.modelkit import _document, _gojson
@@ -29,7 +35,7 @@ def edit_kitfile(text: str, changes: Mapping[str, Any], *, name: str = "Kitfile"
 
     What stays keeps its value as it is written, its quotes, its anchors, its place and its comments; line endings
     become those of the first line. Indentation, blanks and the lines that a long text is broken into may be set anew.
-    What is removed takes the comments in it along; those above and below it stay, except below a text of many lines.
+    What is removed or replaced takes the comments in it along; those above and below it stay.
 
     :param changes: value by path, such as ``package.version`` or ``datasets[0].path``; an index one past the end adds
         an entry; ``None`` removes the field or the entry. They are made one after another. Numbers and booleans become
@@ -73,6 +79,10 @@ class _AsWritten(VersionedResolver):
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         return super().resolve(kind, value, (False, False))
+
+
+#: Texts of many lines, with no comment beside them.
+_BLOCKS = (LiteralScalarString, FoldedScalarString)
 
 
 def _editor(text: str) -> YAML:
@@ -168,10 +178,17 @@ def _set(document: Any, where: list[str | int], value: Any, path: str, known: An
                 _add_lines(value_at(document, parents[:-1]), parents[-1], below)
             return
         if value is not None and (there or isinstance(last, str)):
+            below = _lines_below(place, last) if there else ""
+            stays = there and isinstance(place[last], str) and not isinstance(place[last], _BLOCKS)
+            if stays and value not in ({}, []):
+                below = ""  # the editor keeps them with what has the same place
+            if there and isinstance(place[last], _BLOCKS):
+                place.ca.items.pop(last, None)
             if there and value in ({}, []):
                 _put_empty(document, where, _written(value))
             else:
                 place[_key(place, last) if isinstance(last, str) else last] = _written(value)
+            _add_lines(*_end(place, last), below)
             return
     raise _missing(path, where, known)
 
@@ -214,7 +231,10 @@ def _lines_below(place: Any, step: str | int) -> str:
     holder, last = _end(place, step)
     comments = holder.ca.items.get(last)
     token = comments[_slot(holder)] if comments else None
-    return token.value.partition("\n")[2] if token else ""
+    if not token:
+        return ""
+    lines: str = token.value
+    return lines.removeprefix("\n") if isinstance(holder[last], _BLOCKS) else lines.partition("\n")[2]
 
 
 def _add_lines(place: Any, step: str | int, lines: str) -> None:

@@ -184,6 +184,15 @@ def test_a_removed_field_takes_the_comments_in_it_along_and_no_others() -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["a", "a  # beside", "|\n      a\n      b", ">-\n      a\n      b"])
+@pytest.mark.parametrize("value", [None, "c"])
+@pytest.mark.parametrize("path", ["model.description", "model"])
+def test_comments_below_what_is_changed_stay(text: str, value: str | None, path: str) -> None:
+    body = f"model:\n  path: a\n  description: {text}\n# the data\ndatasets:\n  - path: b\n"
+    new = value if value is None or path != "model" else {"path": "c"}
+    assert "# the data\ndatasets:\n  - path: b\n" in edited(body, {path: new})
+
+
 def test_numbers_become_text_but_in_parameters() -> None:
     text = edit_kitfile(TEXT, {"package.version": 2, "model.parameters": {"a": 2, "b": [True, None, 1e-7, "2", -0.0]}})
     kitfile = parse_kitfile(text)
