@@ -19,7 +19,7 @@ from airflow_provider_kitops._cli.options import (
     unreadable,
 )
 from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session
-from airflow_provider_kitops.modelkit.manifest import Compression, LayerFormat, ManifestFormat
+from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import zstandard
 
-from airflow_provider_kitops.modelkit.manifest import Compression
+from airflow_provider_kitops.modelkit.forms import Compression
 from airflow_provider_kitops.oci.errors import VerificationFailed
 
 _CHUNK = 1024 * 1024

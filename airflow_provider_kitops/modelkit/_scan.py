@@ -140,7 +140,7 @@ class Scan:
             log.warning("%s is left out: its name holds '..'.", name)
             self.left_out += 1
             return False
-        _carriable(name)
+        carriable(name)
         needed = _ALL_READ | _ALL_SEARCH if directory else _ALL_READ
         # What everybody may read need not be asked for.
         if mode & needed != needed and not os.access(path, os.R_OK | (os.X_OK if directory else 0)):
@@ -150,7 +150,8 @@ class Scan:
         return directory
 
 
-def _carriable(name: str) -> None:
+def carriable(name: str) -> None:
+    """Raise ``UnsafePath`` for a name that no ModelKit can carry."""
     try:
         name.encode()
     except UnicodeEncodeError as error:

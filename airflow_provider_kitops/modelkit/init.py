@@ -24,7 +24,7 @@ import yaml
 from identify import identify
 
 from airflow_provider_kitops.modelkit._paths import is_modelkit_reference, within
-from airflow_provider_kitops.modelkit._scan import _carriable
+from airflow_provider_kitops.modelkit._scan import carriable
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules, read_rules
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
 from airflow_provider_kitops.oci.disk import storage_errors
@@ -171,10 +171,10 @@ def _files(root: Path, rules: IgnoreRules) -> Iterator[_File]:
             elif name in _LEFTOVERS:
                 leftovers.append(path)
             elif directory:
-                _carriable(path)
+                carriable(path)
                 pending.append(path)
             elif stat.S_ISREG(status.st_mode):
-                _carriable(path)
+                carriable(path)
                 yield _File(path, status.st_size)
             else:
                 links.append(path)

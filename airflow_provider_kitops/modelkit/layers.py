@@ -11,9 +11,9 @@ from pathlib import Path
 from airflow_provider_kitops.modelkit import _tar
 from airflow_provider_kitops.modelkit._paths import clean, within
 from airflow_provider_kitops.modelkit._scan import FileEntry, Scan
+from airflow_provider_kitops.modelkit.forms import LayerFormat
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
-from airflow_provider_kitops.modelkit.manifest import LayerFormat
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError
 

@@ -7,9 +7,10 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_kitops.modelkit import _gojson
+from airflow_provider_kitops.modelkit.forms import LayerFormat, ManifestFormat
 from airflow_provider_kitops.modelkit.kitfile import LayerKind
 from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor, are_annotations, is_text
 from airflow_provider_kitops.oci.errors import InvalidInput
@@ -31,11 +32,6 @@ KITFILE = "ml.kitops.modelkit.kitfile"
 CLI_VERSION = "ml.kitops.modelkit.cli-version"
 CREATED = "org.opencontainers.image.created"
 TITLE = "org.opencontainers.image.title"
-
-#: How a ModelKit is written: as kit does today, as kit 1.7 did, or as a CNCF ModelPack. All three are read.
-ManifestFormat = Literal["modelkit", "modelkit-v1.7", "modelpack"]
-LayerFormat = Literal["tar", "raw"]
-Compression = Literal["none", "gzip", "gzip-fastest", "zstd"]
 
 _KITOPS = "application/vnd.kitops.modelkit."
 _CNCF = "application/vnd.cncf.model."

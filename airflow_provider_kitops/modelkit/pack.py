@@ -15,6 +15,7 @@ from typing import get_args
 from airflow_provider_kitops.modelkit._compression import compressed
 from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._raw import metadata
+from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.modelkit.ignore import read_rules
 from airflow_provider_kitops.modelkit.kitfile import (
     Kitfile,
@@ -36,10 +37,7 @@ from airflow_provider_kitops.modelkit.manifest import (
     LAYER_SUBTYPE,
     MODELPACK_ARTIFACT_TYPE,
     MODELPACK_CONFIG_TYPE,
-    Compression,
     Layer,
-    LayerFormat,
-    ManifestFormat,
     layer_type,
     manifest_bytes,
 )

@@ -17,7 +17,7 @@ from airflow_provider_kitops.operators._base import KitopsBaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_kitops.modelkit.manifest import Compression, LayerFormat, ManifestFormat
+    from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 
 
 class KitPackOperator(KitopsBaseOperator):

@@ -13,6 +13,7 @@ import zstandard
 
 from airflow_provider_kitops.modelkit import manifest as media
 from airflow_provider_kitops.modelkit._compression import Decompressed
+from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.modelkit.kitfile import (
     Code,
     Dataset,
@@ -25,7 +26,7 @@ from airflow_provider_kitops.modelkit.kitfile import (
     Package,
     Prompt,
 )
-from airflow_provider_kitops.modelkit.manifest import Compression, LayerType, ManifestFormat
+from airflow_provider_kitops.modelkit.manifest import LayerType
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import Limits, unpack
@@ -59,7 +60,7 @@ def test_every_form_comes_back_as_it_was(
     tmp_path: Path,
     manifest_format: ManifestFormat,
     compression: Compression,
-    layer_format: media.LayerFormat,
+    layer_format: LayerFormat,
 ) -> None:
     context = write(FILES)
     too_new = manifest_format == "modelkit-v1.7" and (layer_format == "raw" or compression == "zstd")
