@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from airflow_provider_kitops import __version__
-from airflow_provider_kitops._cli import account, content, evidence, inspection, promotion, tags, workload
+from airflow_provider_kitops._cli import account, content, evidence, init, inspection, promotion, tags, workload
 from airflow_provider_kitops._cli.options import add_common
 from airflow_provider_kitops._cli.session import Session, shown
 from airflow_provider_kitops.oci.errors import KitopsError
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"modelkit {__version__}")
     add_common(parser, defaults=True)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (content, tags, inspection, account, evidence, promotion, workload):
+    for module in (init, content, tags, inspection, account, evidence, promotion, workload):
         module.add_verbs(verbs)
     for verb in verbs.choices.values():
         verb.set_defaults(parser=verb)

@@ -105,6 +105,7 @@ def get_provider_info() -> dict[str, Any]:
             "operators.pack",
             "operators.push",
             "operators.unpack",
+            "operators.inspection",
             "operators.workload",
             "operators.judge",
             "operators.gate",

@@ -6,18 +6,31 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from airflow_provider_kitops._cli.options import Verbs, add_sides, add_verb, content_of, path, unreadable
+from airflow_provider_kitops._cli.options import (
+    Verbs,
+    add_label,
+    add_sides,
+    add_verb,
+    content_of,
+    pairs,
+    path,
+    unreadable,
+)
 from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session
+from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.oci.description import describe
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
+from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.oci.tagging import split_reference
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.modelkit.kitfile import Kitfile
+    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.target import Target
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -25,11 +38,36 @@ def add_verbs(verbs: Verbs) -> None:
     pack = add_verb(verbs, "pack", _pack, "make a ModelKit of a context directory")
     pack.add_argument("context", type=path, metavar="DIR", help="context directory")
     pack.add_argument("-f", "--file", metavar="FILE", help="Kitfile (default: the one in DIR; - = standard input)")
-    pack.add_argument(
-        "-t", "--tag", required=True, metavar="REF", help="where to: [registry/]repository[:tag[,tag...]]"
-    )
+    target = pack.add_mutually_exclusive_group(required=True)
+    target.add_argument("-t", "--tag", metavar="REF", help="where to: [registry/]repository[:tag[,tag...]]")
+    target.add_argument("--dry-run", action="store_true", help="read and hash everything, and store nothing")
     pack.add_argument(
         "--annotation", action="append", default=[], metavar="KEY=VALUE", help="annotation of the manifest"
+    )
+    pack.add_argument(
+        "--compression", choices=get_args(Compression), default="none", help="of the layers (default: none)"
+    )
+    pack.add_argument(
+        "--layer-format",
+        choices=get_args(LayerFormat),
+        default="tar",
+        help="raw = each layer is one file as it is (default: tar)",
+    )
+    pack.add_argument(
+        "--format",
+        choices=get_args(ManifestFormat),
+        default="modelkit",
+        help="form of the manifest (default: modelkit, as kit writes it today)",
+    )
+    pack.add_argument(
+        "--use-model-pack",
+        dest="format",
+        action="store_const",
+        const="modelpack",
+        help="the same as --format modelpack",
+    )
+    pack.add_argument(
+        "--skip-two-dots", action="store_true", help="leave out files with '..' in their names, as kit does"
     )
 
     unpack = add_verb(verbs, "unpack", _unpack, "write the content of a ModelKit into a directory")
@@ -43,6 +81,10 @@ def add_verbs(verbs: Verbs) -> None:
         metavar="FILTER",
         help="only this: kind[,kind...][:name-or-path[,...]]; may be given again",
     )
+    unpack.add_argument(
+        "--include-remote", action="store_true", help="also the datasets that other ModelKits hold (remotePath)"
+    )
+    add_label(unpack)
     existing = unpack.add_mutually_exclusive_group()
     existing.add_argument("-o", "--overwrite", action="store_true", help="replace files that exist")
     existing.add_argument("-i", "--ignore-existing", action="store_true", help="leave files that exist")
@@ -70,37 +112,50 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _pack(session: Session, options: argparse.Namespace) -> int:
-    from airflow_provider_kitops.modelkit.pack import pack
-    from airflow_provider_kitops.modelkit.parents import parents_of
-
     try:
         with os.scandir(options.context):
             pass
     except OSError as error:
         raise unreadable(options.context, error) from error
-    annotations = {}
-    for pair in options.annotation:
-        key, equals, value = pair.partition("=")
-        if not key or not equals:
-            raise InvalidInput(f"--annotation {pair!r} is not KEY=VALUE.")
-        annotations[key] = value
     kitfile = _kitfile(options.context, options.file)
+    if options.dry_run:
+        made = _packed(session, options, kitfile, session.store(""), None, ())
+        session.answer({"digest": made.descriptor.digest, "size": made.size}, made.descriptor.digest)
+        return 0
     store, reference, target, tags = session.destination(options.tag, default=(DEFAULT_TAG,))
+    made = _packed(session, options, kitfile, store, target, tags)
+    answer = describe(target, reference, made.descriptor, tags)
+    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(answer['size'])})")
+    return 0
+
+
+def _packed(
+    session: Session,
+    options: argparse.Namespace,
+    kitfile: Kitfile | None,
+    store: Store,
+    target: Target | None,
+    tags: tuple[str, ...],
+) -> ModelKit:
+    from airflow_provider_kitops.modelkit.pack import pack
+    from airflow_provider_kitops.modelkit.parents import parents_of
+
     with session.progress() as hook:
-        kit = pack(
+        return pack(
             options.context,
             kitfile,
             target,
             tags,
             mutable_tags=session.mutable_tags,
-            annotations=annotations,
+            annotations=pairs("--annotation", options.annotation),
+            compression=options.compression,
+            layer_format=options.layer_format,
+            manifest_format=options.format,
+            skip_two_dots=options.skip_two_dots,
             concurrency=options.concurrency,
             on_progress=hook,
             parents=parents_of(store),
         )
-    answer = describe(target, reference, kit.descriptor, tags)
-    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(answer['size'])})")
-    return 0
 
 
 def _kitfile(context: Path, name: str | None) -> Kitfile | None:
@@ -123,18 +178,20 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
 
     store, reference, target, descriptor = session.resolve(options.reference)
     with session.progress() as hook:
-        unpack(
+        kit = unpack(
             target,
             descriptor.digest,
             options.dir,
             options.filter,
             overwrite=options.overwrite,
             ignore_existing=options.ignore_existing,
+            include_remote=options.include_remote,
+            labels=pairs("--label", options.label),
             parents=parents_of(store),
             concurrency=options.concurrency,
             on_progress=hook,
         )
-    answer = describe(target, reference, descriptor, directory=str(options.dir))
+    answer = describe(target, reference, kit.descriptor, directory=str(options.dir))
     session.answer(answer, f"unpacked {answer['reference']} into {options.dir}")
     return 0
 

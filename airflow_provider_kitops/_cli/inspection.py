@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops._cli.options import Verbs, add_verb
+from airflow_provider_kitops._cli.options import Verbs, add_label, add_verb, pairs
 from airflow_provider_kitops._cli.session import Session, shown
 from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
@@ -32,11 +33,17 @@ def add_verbs(verbs: Verbs) -> None:
     )
     info = add_verb(verbs, "info", _info, "print the Kitfile of a ModelKit")
     info.add_argument("reference", metavar="REF")
+    info.add_argument("-f", "--field", metavar="PATH", help="only this field, such as .model.parts[0].name")
+    add_label(info)
     inspect = add_verb(verbs, "inspect", _inspect, "print the manifest and the config of a ModelKit")
     inspect.add_argument("reference", metavar="REF")
+    add_label(inspect)
     diff = add_verb(verbs, "diff", _diff, "compare two ModelKits; exit code 10 when they differ")
     diff.add_argument("first", metavar="REF")
     diff.add_argument("second", metavar="REF")
+    diff.add_argument(
+        "--files", action="store_true", help="also which files differ inside the layers, which are then read"
+    )
 
 
 def _list(session: Session, options: argparse.Namespace) -> int:
@@ -90,12 +97,18 @@ def _repositories(session: Session, text: str) -> tuple[Store, list[str]]:
 
 
 def _info(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.fields import field_of
     from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
     _, reference, target, descriptor = session.resolve(options.reference)
-    kit = ModelKit.read(target, descriptor.digest)
-    kitfile = json.loads(kit.kitfile.to_config_json())
-    session.answer(describe(target, reference, descriptor, kitfile=kitfile), kit.kitfile.to_yaml())
+    kit = ModelKit.read(target, descriptor.digest, pairs("--label", options.label))
+    kitfile = field_of(kit.kitfile, "")
+    if options.field is None:
+        session.answer(describe(target, reference, kit.descriptor, kitfile=kitfile), kit.kitfile.to_yaml())
+        return 0
+    value = field_of(kit.kitfile, options.field)
+    answer = describe(target, reference, kit.descriptor, field=options.field, value=value)
+    session.answer(answer, value if isinstance(value, str) else _text(value))
     return 0
 
 
@@ -103,44 +116,45 @@ def _inspect(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
     _, reference, target, descriptor = session.resolve(options.reference)
-    kit = ModelKit.read(target, descriptor.digest)
+    kit = ModelKit.read(target, descriptor.digest, pairs("--label", options.label))
     answer: dict[str, Any] = describe(
-        target, reference, descriptor, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
+        target, reference, kit.descriptor, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
     )
     session.answer(answer, json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 
 
 def _diff(session: Session, options: argparse.Namespace) -> int:
-    from airflow_provider_kitops.modelkit.diff import diff
+    from airflow_provider_kitops.modelkit.diff import diff, diff_files
     from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
     sides = [session.resolve(text) for text in (options.first, options.second)]
     kits = [ModelKit.read(target, descriptor.digest) for _, _, target, descriptor in sides]
     found = diff(*kits)
     names = [str(reference.at(descriptor.digest)) for _, reference, _, descriptor in sides]
-    layers = [
-        {
-            "kind": change.kind,
-            "path": change.path,
-            "old": change.old.descriptor.digest if change.old else None,
-            "new": change.new.descriptor.digest if change.new else None,
-        }
-        for change in found.layers
-    ]
-    fields = [{"path": change.path, "old": change.old, "new": change.new} for change in found.fields]
-    answer = {"identical": not found, "old": names[0], "new": names[1], "layers": layers, "fields": fields}
+    answer: dict[str, Any] = {"old": names[0], "new": names[1], **found.to_json()}
     lines = [f"--- {names[0]}", f"+++ {names[1]}"]
-    lines += [
-        f"{_mark(each)} {each['kind']} {shown(str(each['path']))}: {each['old']} -> {each['new']}" for each in layers
-    ]
-    lines += [f"{_mark(each)} {shown(each['path'])}: {_text(each['old'])} -> {_text(each['new'])}" for each in fields]
+    for each in answer["layers"]:
+        lines.append(f"{_mark(each)} {each['kind']} {shown(str(each['path']))}: {each['old']} -> {each['new']}")
+    for each in answer["fields"]:
+        lines.append(f"{_mark(each)} {shown(each['path'])}: {_text(each['old'])} -> {_text(each['new'])}")
+    if options.files:
+        old, new = sides[0][2], sides[1][2]
+        with session.progress() as hook:
+            files = [file for change in found.layers for file in diff_files(old, new, change, on_progress=hook)]
+        answer["files"] = [asdict(file) for file in files]
+        for each in answer["files"]:
+            lines.append(f"{_mark(each)} {shown(each['path'])}: {_state(each['old'])} -> {_state(each['new'])}")
     session.answer(answer, "\n".join(lines) if found else f"{names[0]} and {names[1]} hold the same")
     return DIFFERENT if found else 0
 
 
 def _mark(change: dict[str, Any]) -> str:
     return "+" if change["old"] is None else "-" if change["new"] is None else "~"
+
+
+def _state(state: dict[str, Any] | None) -> str:
+    return "none" if state is None else f"{state['digest']} ({size_text(state['size'])}, mode {state['mode']:o})"
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,27 @@ def of_side(options: argparse.Namespace, side: str) -> dict[str, Any]:
         name.replace("-", "_"): getattr(options, f"{side}_{name.replace('-', '_')}", None) for name in _REGISTRY_FLAGS
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    """What ``KEY=VALUE`` flags say.
+
+    :raises InvalidInput: one of them is not of that form.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InvalidInput(f"{flag} {text!r} is not KEY=VALUE.")
+        found[key] = value
+    return found
+
+
+def add_label(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that picks a ModelKit of an index."""
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="which ModelKit to take of an index"
+    )
 
 
 def words(text: str) -> tuple[str, ...]:

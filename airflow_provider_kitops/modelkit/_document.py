@@ -145,10 +145,13 @@ def parse_yaml(text: str) -> Node | None:
 
     :raises DocumentError: not YAML, a key defined twice, a tag other than the core schema's, too deep, or too large.
     """
-    loader = _Loader(text)
     try:
-        node = loader.get_node() if loader.check_node() else None
-        return None if node is None else _Converter().convert(node, 0)
+        loader = _Loader(text)
+        try:
+            node = loader.get_node() if loader.check_node() else None
+            return None if node is None else _Converter().convert(node, 0)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = ", ".join(part for part in (error.context, error.problem) if part)
@@ -160,8 +163,6 @@ def parse_yaml(text: str) -> Node | None:
     except ValueError as error:
         # PyYAML converts \U escapes without checking their range.
         raise DocumentError(f"an escape in a quoted text is not a character ({error})") from error
-    finally:
-        loader.dispose()
 
 
 class _Converter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
@@ -22,6 +23,14 @@ def clean(path: str) -> str:
 def within(path: str, parent: str) -> bool:
     """Whether ``path`` is ``parent`` or lies below it; both cleaned and relative."""
     return parent in (".", path) or path.startswith(parent + "/")
+
+
+_DRIVE = re.compile(r"[A-Za-z]:(?:$|[/\\])")
+
+
+def leads_elsewhere(name: str) -> bool:
+    """Whether ``name`` is an ordinary one here and absolute, a drive's, a share's or the parent's on Windows."""
+    return name.startswith("\\") or _DRIVE.match(name) is not None or "..\\" in name or "\\.." in name
 
 
 def is_modelkit_reference(path: str) -> bool:

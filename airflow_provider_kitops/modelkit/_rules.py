@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from airflow_provider_kitops.modelkit._paths import clean, is_modelkit_reference, within
+from airflow_provider_kitops.modelkit._paths import clean, is_modelkit_reference
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, Where
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,11 @@ def _uses(kitfile: Kitfile) -> Iterator[_Use]:
         yield _Use(f"code layer {index}", code.path, ("code", index, "path"))
     for index, docs in enumerate(kitfile.docs):
         yield _Use(f"docs layer {index}", docs.path, ("docs", index, "path"))
+    # kit does not compare these with the others, and then cannot unpack what it has packed.
+    for index, prompt in enumerate(kitfile.prompts):
+        yield _Use(f"prompt {prompt.name or index}", prompt.path, ("prompts", index, "path"))
+    for index, server in enumerate(kitfile.mcp_servers):
+        yield _Use(f"mcpServer {server.name or index}", server.path, ("mcpServers", index, "path"))
 
 
 def _bad_path(use: _Use) -> str | None:
@@ -94,6 +99,7 @@ def _parts(kitfile: Kitfile) -> Iterator[BrokenRule]:
 
 
 def _remote(kitfile: Kitfile) -> Iterator[BrokenRule]:
+    taken: dict[str, tuple[str, Where]] = {}
     for index, dataset in enumerate(kitfile.datasets):
         label, remote = f"dataset {dataset.name or index}", dataset.remote_path
         where = ("datasets", index, "remotePath")
@@ -108,27 +114,23 @@ def _remote(kitfile: Kitfile) -> Iterator[BrokenRule]:
         else:
             if dataset.remote_hash:
                 log.warning("The remoteHash of %s is not used: its remotePath is a ModelKit reference.", label)
-            taken = clean(dataset.path)
-            for use in _uses(kitfile):
-                if use.where != ("datasets", index, "path") and within(clean(use.path), taken):
-                    yield BrokenRule(
-                        use.where, f"the path {use.path} in {use.label} lies inside the remote ModelKit of {label}"
-                    )
+            taken[clean(dataset.path)] = (label, ("datasets", index, "path"))
+    for use in _uses(kitfile) if taken else ():
+        path = clean(use.path)
+        parts = path.split("/")
+        for above in (".", *("/".join(parts[:count]) for count in range(1, len(parts) + 1))):
+            label, own = taken.get(above, ("", use.where))
+            if use.where != own:
+                yield BrokenRule(
+                    use.where, f"the path {use.path} in {use.label} lies inside the remote ModelKit of {label}"
+                )
 
 
 def _others(kitfile: Kitfile) -> Iterator[BrokenRule]:
-    for index, prompt in enumerate(kitfile.prompts):
-        where = ("prompts", index, "path")
-        problem = _bad_path(_Use(f"prompt {prompt.name or index}", prompt.path, where))
-        if problem:
-            yield BrokenRule(where, problem)
     seen: set[str] = set()
     for index, server in enumerate(kitfile.mcp_servers):
         where = ("mcpServers", index, "path")
         label = f"mcpServer {server.name or index}"
-        problem = _bad_path(_Use(label, server.path, where))
-        if problem:
-            yield BrokenRule(where, problem)
         if not server.path.endswith(".mcpb"):
             yield BrokenRule(where, f"the path {server.path!r} of {label} must end in .mcpb")
         if not server.name or server.name in seen:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._untar import safe_name
-from airflow_provider_kitops.oci.disk import said, storage_errors
+from airflow_provider_kitops.oci.disk import said, storage_errors, write_file
 from airflow_provider_kitops.oci.errors import Conflict, LimitExceeded, StorageError, UnsafePath, VerificationFailed
 
 _SECONDS_UNTIL_STALE = 60
@@ -45,10 +45,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _Move(NamedTuple):
-    """One file or whole directory to move, and whether something is there that is kept until the end."""
+    """One file or whole directory to move.
+
+    :param replaces: something is there, which is kept until the end.
+    :param inode: by which it is known again after it has been moved.
+    """
 
     path: str
     replaces: bool
+    inode: int
 
 
 class Stage:
@@ -94,7 +99,9 @@ class Stage:
                     self._made_parents.append(parent)
             # Inside an existing directory, because that may be a mount whose surroundings are another file system.
             inside = directory.is_dir()
-            _recover(directory)
+            if inside:
+                with _alone(directory):
+                    _recover(directory)
             self.root = Path(
                 tempfile.mkdtemp(prefix=STAGE_MARK, dir=directory)
                 if inside
@@ -211,18 +218,24 @@ class Stage:
             if not self.directory.exists():
                 self.tree.rename(self.directory)
                 return
-            moves = list(self._plan("", same_bytes))
-            (self.root / "old").mkdir()
-            journal = self.root / "journal"
-            _write(journal, json.dumps({"directory": str(self.directory), "moves": moves}).encode())
-            try:
-                for index, move in enumerate(moves):
-                    self._apply(index, move)
-                # From here on the moves stand.
-                journal.unlink()
-            except BaseException as error:
-                self._take_back(moves, error)
-                raise
+            with _alone(self.directory):
+                # Taken back later, what a process killed since then had moved would take with it what is moved now.
+                _recover(self.directory, warn=False)
+                self._move(list(self._plan("", same_bytes)))
+
+    def _move(self, moves: list[_Move]) -> None:
+        """Move all into the directory, which no other process that unpacks changes meanwhile."""
+        (self.root / "old").mkdir()
+        journal = self.root / "journal"
+        write_file(journal, json.dumps({"directory": str(self.directory), "moves": moves}).encode())
+        try:
+            for index, move in enumerate(moves):
+                self._apply(index, move)
+            # From here on the moves stand.
+            journal.unlink()
+        except BaseException as error:
+            self._take_back(moves, error)
+            raise
 
     def _plan(self, below: str, same_bytes: frozenset[str]) -> Iterator[_Move]:
         """What to move for the part of the tree in ``below``: directories that do not exist yet are moved whole."""
@@ -234,7 +247,7 @@ class Stage:
                 try:
                     theirs = os.stat(name, dir_fd=place, follow_symlinks=False)
                 except FileNotFoundError:
-                    yield _Move(path, False)
+                    yield self._planned(path, replaces=False)
                     continue
                 if ours_is_directory:
                     if stat.S_ISLNK(theirs.st_mode):
@@ -243,7 +256,10 @@ class Stage:
                         raise Conflict(f"{self.directory / path} exists and is not a directory.")
                     yield from self._plan(path, same_bytes)
                 elif self._replaces(path, theirs, same_bytes):
-                    yield _Move(path, True)
+                    yield self._planned(path, replaces=True)
+
+    def _planned(self, path: str, *, replaces: bool) -> _Move:
+        return _Move(path, replaces, (self.tree / path).lstat().st_ino)
 
     def _replaces(self, path: str, theirs: os.stat_result, same_bytes: frozenset[str]) -> bool:
         """Whether an existing file is to be replaced; if not, it is kept."""
@@ -279,6 +295,30 @@ class Stage:
 
 
 @contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait until no other process moves files into ``directory``, and keep others from it."""
+    path = directory / f"{STAGE_MARK}lock"
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Whoever had it before has removed it; others may have locked a new one.
+        with suppress(FileNotFoundError):
+            if path.lstat().st_ino == os.fstat(descriptor).st_ino:
+                break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # left there, it is nobody's, and taken by the next one
+            path.unlink()
+        os.close(descriptor)
+
+
+@contextmanager
 def _opened(directory: Path, below: str) -> Iterator[int]:
     """A descriptor of a directory inside ``directory``, reached without following any link."""
     current = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -298,9 +338,11 @@ def _take_back(root: Path, directory: Path, moves: list[_Move]) -> None:
         parent, _, name = move.path.rpartition("/")
         ours, old = root / "tree" / move.path, root / "old" / str(index)
         with _opened(directory, parent) as place:
-            if not os.path.lexists(ours):
-                with suppress(FileNotFoundError):
-                    os.rename(name, ours, src_dir_fd=place)
+            with suppress(FileNotFoundError):
+                # What somebody else has put there since stays.
+                if os.stat(name, dir_fd=place, follow_symlinks=False).st_ino != move.inode:
+                    continue
+                os.rename(name, ours, src_dir_fd=place)
             if os.path.lexists(old):
                 os.rename(old, name, dst_dir_fd=place)
 
@@ -317,7 +359,7 @@ def _stuck(root: Path, directory: Path, before: str, error: OSError) -> StorageE
     )
 
 
-def _recover(directory: Path) -> None:
+def _recover(directory: Path, *, warn: bool = True) -> None:
     """Clean up after processes that were killed while they unpacked into ``directory``.
 
     What is found is trusted only as far as another process of this user could have made it: a hostile ModelKit that
@@ -325,13 +367,13 @@ def _recover(directory: Path) -> None:
     """
     stale = [*directory.parent.glob(f".{_escape(directory.name)}{STAGE_MARK}*")]
     if directory.is_dir():
-        stale += directory.glob(f"{STAGE_MARK}*")
+        stale += [path for path in directory.glob(f"{STAGE_MARK}*") if path.name != f"{STAGE_MARK}lock"]
     strange = []
     for root in stale:
         with suppress(FileNotFoundError):  # another process cleans up as well
             if not (_ours(root) and _settle(root, directory)):
                 strange.append(root)
-    if strange:
+    if strange and warn:
         _log.warning(
             "%s looks like the rest of a killed unpacking, but is damaged or not this user's; left alone (%d in all).",
             strange[0],
@@ -391,7 +433,7 @@ def _journal(root: Path) -> list[_Move] | None:
         return None
     try:
         with os.fdopen(descriptor, "rb") as file:
-            moves = [_Move(path, replaces) for path, replaces in json.load(file)["moves"]]
+            moves = [_Move(path, replaces, inode) for path, replaces, inode in json.load(file)["moves"]]
         if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
             return moves
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath, LimitExceeded):
@@ -412,13 +454,3 @@ def _remove(root: Path) -> None:
 
 def _escape(name: str) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in name)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is whole as soon as it has its name."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)

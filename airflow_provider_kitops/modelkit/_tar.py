@@ -7,6 +7,7 @@ names at another slash, names PAX headers differently and pads to 10 KiB, so hea
 from __future__ import annotations
 
 import posixpath
+import struct
 
 BLOCK = 512
 TRAILER = bytes(2 * BLOCK)
@@ -25,25 +26,45 @@ def header(name: str, mode: int, size: int, *, directory: bool) -> bytes:
     :param size: bytes of the file; 0 for a directory.
     """
     raw = name.encode("utf-8")
+    kind = b"5" if directory else b"0"
+    if _is_plain(raw, size):
+        return _block(raw, kind, mode, 1000, size, b"", b"0000000")
+    data, split = _extended(raw, size)
+    if not data:
+        prefix, short = split or (b"", raw)
+        return _block(short, kind, mode, 1000, size, prefix, b"0000000")
+    parent, _, file = name.rpartition("/")
+    extension = _ascii(posixpath.join(parent, "PaxHeaders.0", file).encode())[:_NAME_SIZE].rstrip(b"/")
+    return (
+        _block(extension, b"x", 0, 0, len(data), b"", b"")
+        + data
+        + padding(len(data))
+        + _block(_field(_ascii(raw)), kind, mode, 1000, size if size < _SIZE_LIMIT else 0, b"", b"0000000")
+    )
+
+
+def header_size(name: str, size: int) -> int:
+    """Bytes of what ``header`` gives."""
+    raw = name.encode("utf-8")
+    if _is_plain(raw, size):
+        return BLOCK
+    data, _ = _extended(raw, size)
+    return BLOCK + (BLOCK + len(data) + -len(data) % BLOCK if data else 0)
+
+
+def _is_plain(raw: bytes, size: int) -> bool:
+    return len(raw) <= _NAME_SIZE and size < _SIZE_LIMIT and raw.isascii()
+
+
+def _extended(raw: bytes, size: int) -> tuple[bytes, tuple[bytes, bytes] | None]:
+    """The PAX records that an entry needs, and its name split in two if that saves them."""
     split = _split(raw)
     records: dict[str, bytes] = {}
     if (len(raw) > _NAME_SIZE or not raw.isascii()) and (split is None or size >= _SIZE_LIMIT):
         records["path"] = raw
     if size >= _SIZE_LIMIT:
         records["size"] = str(size).encode()
-    kind = b"5" if directory else b"0"
-    if not records:
-        prefix, short = split or (b"", raw)
-        return _block(short, kind, mode, 1000, size, prefix, device=b"0000000\0")
-    data = b"".join(_record(key, records[key]) for key in sorted(records))
-    parent, _, file = name.rpartition("/")
-    extension = _ascii(posixpath.join(parent, "PaxHeaders.0", file).encode())[:_NAME_SIZE].rstrip(b"/")
-    return (
-        _block(extension, b"x", 0, 0, len(data), b"", device=b"")
-        + data
-        + padding(len(data))
-        + _block(_field(_ascii(raw)), kind, mode, 1000, size if size < _SIZE_LIMIT else 0, b"", b"0000000\0")
-    )
+    return b"".join(_record(key, records[key]) for key in sorted(records)), split
 
 
 def padding(size: int) -> bytes:
@@ -82,19 +103,16 @@ def _record(key: str, value: bytes) -> bytes:
     return str(length).encode() + body
 
 
+_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
+_CHECKSUM = slice(148, 156)
+
+
 def _block(name: bytes, kind: bytes, mode: int, uid: int, size: int, prefix: bytes, device: bytes) -> bytes:
-    block = bytearray(BLOCK)
-    block[0 : len(name)] = name
-    block[100:108] = b"%07o\0" % mode
-    block[108:116] = b"%07o\0" % uid
-    block[116:124] = b"%07o\0" % 0
-    block[124:136] = b"%011o\0" % size
-    block[136:148] = b"%011o\0" % 0
-    block[148:156] = b" " * 8
-    block[156:157] = kind
-    block[257:265] = b"ustar\x0000"
-    block[329 : 329 + len(device)] = device
-    block[337 : 337 + len(device)] = device
-    block[345 : 345 + len(prefix)] = prefix
-    block[148:156] = b"%06o\0 " % sum(block)
+    block = bytearray(
+        _HEADER.pack(
+            name, b"%07o" % mode, b"%07o" % uid, b"0000000", b"%011o" % size, b"00000000000", b" " * 8, kind, b"",
+            b"ustar\x0000", b"", b"", device, device, prefix,
+        )
+    )  # fmt: skip
+    block[_CHECKSUM] = b"%06o\0 " % sum(block)
     return bytes(block)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK
+from airflow_provider_kitops.modelkit._paths import MAX_DEPTH, STAGE_MARK, leads_elsewhere
 from airflow_provider_kitops.oci.errors import LimitExceeded, UnsafePath, VerificationFailed
 
 _BLOCK = 512
@@ -32,11 +33,14 @@ class TarEntry:
     directory: bool
 
 
-def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
+def read_entries(
+    read: Callable[[int], bytes], label: str, above: str = ""
+) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
     """The entries of a tar stream, each with its content, which must be used up before the next.
 
     :param read: gives up to so many bytes, and empty bytes only at the end.
     :param label: what to call the stream in messages.
+    :param above: clean path of a directory that all names are relative to.
     :raises UnsafePath: a link, a device, or a name that leaves the directory.
     :raises VerificationFailed: the stream is no tar, or ends early.
     :raises LimitExceeded: a header that is larger, or a name that is deeper, than any real one.
@@ -82,7 +86,7 @@ def read_entries(read: Callable[[int], bytes], label: str) -> Iterator[tuple[Tar
             continue
         mode = _number(block[100:108], label) & 0o777
         content = stream.content(0 if directory else size)
-        yield TarEntry(name, mode, 0 if directory else size, directory), content
+        yield TarEntry(posixpath.join(above, name), mode, 0 if directory else size, directory), content
         for _ in content:
             pass
         if not directory:
@@ -100,7 +104,7 @@ def safe_name(raw: bytes, label: str) -> str:
     except UnicodeDecodeError as error:
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which is not UTF-8.") from error
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH:
+    if name.startswith("/") or ".." in parts or "\0" in name or len(raw) > _MAX_PATH or leads_elsewhere(name):
         raise UnsafePath(f"{label} holds the name {_shown(raw)}, which does not stay below the directory.")
     if len(parts) > MAX_DEPTH:
         raise LimitExceeded(f"{label} holds the name {_shown(raw)}, {len(parts)} levels deep; {MAX_DEPTH} is most.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airflow_provider_kitops.modelkit.kitfile import LayerKind
-from airflow_provider_kitops.modelkit.modelkit import Layer
+from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 _KITFILE = "kitfile"
@@ -41,15 +41,15 @@ class Filter:
             )
         return cls(kinds, tuple(names.split(",")) if colon else ())
 
-    def passes(self, layer: Layer) -> bool:
-        """Whether ``layer`` is to be unpacked."""
-        kind = LayerKind.MODEL if layer.kind is LayerKind.MODEL_PART else layer.kind
-        if kind.value not in self.types:
+    def passes(self, kind: LayerKind, path: str, name: str) -> bool:
+        """Whether an entry of the Kitfile is to be unpacked."""
+        section = LayerKind.MODEL if kind is LayerKind.MODEL_PART else kind
+        if section.value not in self.types:
             return False
-        if not self.names or layer.path in self.names:
+        if not self.names or path in self.names:
             return True
-        has_name = layer.kind not in (LayerKind.CODE, LayerKind.DOCS)
-        return has_name and layer.name in self.names
+        has_name = kind not in (LayerKind.CODE, LayerKind.DOCS)
+        return has_name and name in self.names
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,11 @@ class Filters:
 
     def passes(self, layer: Layer) -> bool:
         """Whether ``layer`` is to be unpacked."""
-        return self.filters is None or any(one.passes(layer) for one in self.filters)
+        return self.passes_entry(layer.kind, layer.path, layer.name)
+
+    def passes_entry(self, kind: LayerKind, path: str, name: str) -> bool:
+        """Whether what an entry of the Kitfile stands for is to be unpacked."""
+        return self.filters is None or any(one.passes(kind, path, name) for one in self.filters)
 
     @property
     def kitfile(self) -> bool:

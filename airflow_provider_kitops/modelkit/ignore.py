@@ -6,6 +6,7 @@ anchored at the context, a pattern that matches a directory covers all below it,
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ class IgnoreRules:
             if not text:
                 raise InvalidInput(f"{IGNORE_NAME} holds an illegal pattern: '!' with nothing after it.")
             self._rules.append((keep, re.compile(_expression(text), re.ASCII | re.DOTALL)))
+        self._nothing = (False,) * len(self._rules)
+        # A walk asks for all files of a directory, one after the other.
+        self._covered = functools.lru_cache(maxsize=256)(self._above)
 
     @property
     def has_exceptions(self) -> bool:
@@ -45,13 +49,22 @@ class IgnoreRules:
 
     def matches(self, path: str) -> bool:
         """Whether ``path`` (relative to the context, with slashes) is ignored, itself or through a parent."""
-        parts = path.split("/")
-        ancestry = [path, *("/".join(parts[:count]) for count in range(1, len(parts)))]
+        directory, slash, _ = path.rpartition("/")
+        above = self._covered(directory) if slash else self._nothing
         ignored = False
-        for keep, expression in self._rules:
-            if keep == ignored and any(expression.fullmatch(candidate) for candidate in ancestry):
+        for (keep, expression), covered in zip(self._rules, above, strict=True):
+            if keep == ignored and (covered or expression.fullmatch(path)):
                 ignored = not keep
         return ignored
+
+    def _above(self, directory: str) -> tuple[bool, ...]:
+        """For each rule, whether it matches ``directory`` or one above it, and so all that is in it."""
+        parent, slash, _ = directory.rpartition("/")
+        above = self._covered(parent) if slash else self._nothing
+        return tuple(
+            covered or expression.fullmatch(directory) is not None
+            for (_, expression), covered in zip(self._rules, above, strict=True)
+        )
 
 
 def read_rules(context: Path) -> IgnoreRules:

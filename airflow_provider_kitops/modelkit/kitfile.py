@@ -15,7 +15,7 @@ import yaml
 from airflow_provider_kitops.modelkit import _document, _gojson
 from airflow_provider_kitops.modelkit._document import Entries, Items, Node, Scalar
 from airflow_provider_kitops.modelkit._paths import is_modelkit_reference
-from airflow_provider_kitops.oci.descriptor import MAX_MANIFEST_SIZE
+from airflow_provider_kitops.oci.descriptor import MAX_MANIFEST_SIZE, is_text
 from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidKitfile
 
@@ -392,6 +392,9 @@ class _Builder:
     def _text(self, node: Node, where: Where) -> str:
         if not isinstance(node, Scalar):
             self._error(node.line, f"{'.'.join(map(str, where))} must be text")
+            return ""
+        if not is_text(node.text):
+            self._error(node.line, f"{'.'.join(map(str, where))} holds half of a surrogate pair, which is no character")
             return ""
         return "" if node.value is None else node.text
 

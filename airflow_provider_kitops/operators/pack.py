@@ -17,6 +17,8 @@ from airflow_provider_kitops.operators._base import KitopsBaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
+
 
 class KitPackOperator(KitopsBaseOperator):
     """
@@ -33,6 +35,9 @@ class KitPackOperator(KitopsBaseOperator):
     :param annotations: annotations of the manifest; they change its digest (templated).
     :param created: RFC 3339 time to write into the manifest, which changes its digest; ``None`` writes none
         (templated).
+    :param compression: of the layers: ``none``, ``gzip``, ``gzip-fastest`` or ``zstd``.
+    :param layer_format: ``tar``, or ``raw`` where each layer is one file as it is.
+    :param manifest_format: ``modelkit``, ``modelkit-v1.7`` for kit 1.7, or ``modelpack`` for a CNCF ModelPack.
     :param kitops_conn_id: where to pack to (templated).
     :return: the reference dictionary, with the ModelKit's ``name`` and ``version``.
     """
@@ -56,6 +61,9 @@ class KitPackOperator(KitopsBaseOperator):
         tags: str | Sequence[str] | None = None,
         annotations: Mapping[str, str] | None = None,
         created: str | None = None,
+        compression: Compression = "none",
+        layer_format: LayerFormat = "tar",
+        manifest_format: ManifestFormat = "modelkit",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -65,6 +73,9 @@ class KitPackOperator(KitopsBaseOperator):
         self.tags = tags
         self.annotations = annotations
         self.created = created
+        self.compression = compression
+        self.layer_format = layer_format
+        self.manifest_format = manifest_format
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kitops.modelkit.kitfile import Kitfile, parse_kitfile
@@ -89,6 +100,9 @@ class KitPackOperator(KitopsBaseOperator):
                 mutable_tags=store.config.mutable_tags,
                 created=_moment(self.created),
                 annotations=settings_of(self.annotations, "annotations"),
+                compression=self.compression,
+                layer_format=self.layer_format,
+                manifest_format=self.manifest_format,
                 concurrency=store.config.concurrency,
                 on_progress=on_progress,
                 parents=parents_of(store),

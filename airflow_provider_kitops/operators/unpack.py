@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._arguments import path_argument, texts_of
+from airflow_provider_kitops.hooks._arguments import path_argument, settings_of, texts_of
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
@@ -26,12 +26,15 @@ class KitUnpackOperator(KitopsBaseOperator):
     :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all (templated).
     :param overwrite: replace files that are there.
     :param ignore_existing: leave files that are there as they are.
+    :param include_remote: also unpack the datasets that other ModelKits hold (``remotePath``); without it they are
+        only warned about.
+    :param labels: which ModelKit to take, where the reference names an index of several (templated).
     :param parents: first unpack the model of the ModelKit that this one's Kitfile names as its base.
     :param kitops_conn_id: where to unpack from (templated).
     :return: the reference dictionary, with the ``directory``.
     """
 
-    template_fields: Sequence[str] = ("reference", "directory", "filters", "kitops_conn_id")
+    template_fields: Sequence[str] = ("reference", "directory", "filters", "labels", "kitops_conn_id")
 
     def __init__(
         self,
@@ -41,6 +44,8 @@ class KitUnpackOperator(KitopsBaseOperator):
         filters: str | Sequence[str] = (),
         overwrite: bool = False,
         ignore_existing: bool = False,
+        include_remote: bool = False,
+        labels: Mapping[str, str] | None = None,
         parents: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -50,6 +55,8 @@ class KitUnpackOperator(KitopsBaseOperator):
         self.filters = filters
         self.overwrite = overwrite
         self.ignore_existing = ignore_existing
+        self.include_remote = include_remote
+        self.labels = labels
         self.parents = parents
 
     def _execute(self, context: Context) -> dict[str, Any]:
@@ -60,16 +67,20 @@ class KitUnpackOperator(KitopsBaseOperator):
         directory = path_argument(self.directory, "directory")
         filters = texts_of(self.filters, "filters")
         with self.hook.store() as store, progress.lines(self.log) as on_progress:
-            answer = describe(store, reference_text(self.reference, "reference"), directory=str(directory))
-            unpack(
-                store.target(answer["reference"]),
-                answer["digest"],
+            asked = store.reference(reference_text(self.reference, "reference"))
+            pinned, descriptor = store.resolve(asked)
+            made = unpack(
+                store.target(pinned),
+                descriptor.digest,
                 directory,
                 filters,
                 overwrite=self.overwrite,
                 ignore_existing=self.ignore_existing,
+                include_remote=self.include_remote,
+                labels=settings_of(self.labels, "labels"),
                 parents=parents_of(store) if self.parents else None,
                 concurrency=store.config.concurrency,
                 on_progress=on_progress,
             )
-        return answer
+            tags = [asked.tag] if asked.tag and not asked.digest else []
+            return describe(store, pinned.at(made.descriptor.digest), tags=tags, directory=str(directory))

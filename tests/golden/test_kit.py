@@ -103,6 +103,27 @@ def test_every_error_case_is_covered() -> None:
     assert {name for name in CASES if name.startswith("error-")} == set(MEANING)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if not name.startswith("error-") and name not in (LOUD, "gzip")]
+)
+def test_in_the_form_of_kit_1_7_the_manifest_is_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    # The kit that made these cases did not know its own version.
+    version = {"ml.kitops.modelkit.cli-version": "unknown"}
+    packed = pack(build(tmp_path, case), None, None, manifest_format="modelkit-v1.7", annotations=version)
+    assert packed.manifest.decode() == case["expect"]["manifest"]
+    assert packed.descriptor.digest == case["expect"]["manifest_digest"]
+
+
+def test_on_request_a_name_with_two_dots_is_left_out_as_kit_does(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = CASES[LOUD]
+    packed = pack(build(tmp_path, case), None, None, skip_two_dots=True)
+    assert packed.config.decode() == case["expect"]["config"]
+    assert "v1..2.bin is left out" in caplog.text
+
+
 def test_a_name_with_two_dots_stops_packing(tmp_path: Path) -> None:
     target = Layout(tmp_path / "layout", "golden/case")
     with pytest.raises(UnsafePath, match=r"d/v1\.\.2\.bin"):

@@ -706,6 +706,76 @@ def flags_of(parser: argparse.ArgumentParser) -> set[str]:
     return found
 
 
+def test_init_writes_a_kitfile_once(modelkit):
+    context = modelkit.directory / "net"
+    context.mkdir()
+    (context / "model.safetensors").write_text("w")
+    (context / "tokenizer.json").write_text("{}")
+    made = modelkit.json("init", "net", "--name", "net", "--desc", "d", "--author", "Ada", "--author", "Grace")
+    assert made["path"] == "net/Kitfile"
+    assert made["kitfile"]["package"] == {"name": "net", "description": "d", "authors": ["Ada", "Grace"]}
+    assert made["kitfile"]["model"]["parts"] == [
+        {"name": "tokenizer.json", "path": "tokenizer.json", "type": "tokenizer"}
+    ]
+    before = (context / "Kitfile").read_bytes()
+    assert "--force" in error_of(modelkit("init", "net", code=5))
+    assert (context / "Kitfile").read_bytes() == before
+    modelkit("init", "net", "--force")
+    assert "net/nowhere" in error_of(modelkit("init", "net/nowhere", code=2))
+    modelkit.json("pack", "net", "-t", "demo/net:v1")
+
+
+def test_a_dry_run_says_the_digest_and_keeps_nothing(modelkit):
+    digest = modelkit.pack("1", "demo/model:v1")
+    assert modelkit.json("pack", "ctx", "--dry-run")["digest"] == digest
+    assert modelkit("pack", "ctx", "--dry-run").stdout.strip() == digest
+    assert len(modelkit.json("list")["modelkits"]) == 1
+    usage = modelkit("pack", "ctx", "--dry-run", "-t", "demo/model:v2", code=2)
+    assert "not allowed" in usage.stderr
+
+
+def test_forms_are_written_and_read(modelkit):
+    modelkit.pack("1", "demo/model:plain")
+    for tag, flags in {
+        "zstd": ("--compression", "zstd"),
+        "raw": ("--layer-format", "raw"),
+        "old": ("--format", "modelkit-v1.7"),
+        "cncf": ("--use-model-pack",),
+    }.items():
+        modelkit.pack("1", f"demo/model:{tag}", *flags)
+        modelkit("unpack", f"demo/model:{tag}", "-d", tag)
+        assert (modelkit.directory / tag / "model.bin").read_text() == "1"
+        assert modelkit("diff", "demo/model:plain", f"demo/model:{tag}", code=10 if tag == "raw" else 0)
+    manifest = modelkit.json("inspect", "demo/model:cncf")["manifest"]
+    assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
+    assert "never compressed" in error_of(
+        modelkit(
+            "pack", "ctx", "-t", "a/b:c", "--use-model-pack", "--layer-format", "raw", "--compression", "zstd", code=2
+        )
+    )
+
+
+def test_a_field_is_printed_as_it_is(modelkit):
+    modelkit.pack("1", "demo/model:v1")
+    assert modelkit("info", "demo/model:v1", "--field", ".model.path").stdout == "model.bin\n"
+    assert json.loads(modelkit("info", "demo/model:v1", "--field", "docs[0]").stdout) == {"path": "README.md"}
+    assert modelkit.json("info", "demo/model:v1", "--field", "package.version")["value"] == "1.0.0"
+    assert "has no docs[3]" in error_of(modelkit("info", "demo/model:v1", "--field", "docs[3]", code=3))
+    assert "no path" in error_of(modelkit("info", "demo/model:v1", "--field", "a..b", code=2))
+    assert "not an index" in error_of(modelkit("info", "demo/model:v1", "--label", "a=b", code=2))
+    assert "KEY=VALUE" in error_of(modelkit("unpack", "demo/model:v1", "-d", "out", "--label", "a", code=2))
+
+
+def test_diff_looks_into_layers_on_request(modelkit):
+    modelkit.pack("1", "demo/model:v1")
+    modelkit.pack("22", "demo/model:v2")
+    answer = modelkit.json("diff", "demo/model:v1", "demo/model:v2", "--files", code=10)
+    (file,) = answer["files"]
+    assert (file["path"], file["old"]["size"], file["new"]["size"]) == ("model.bin", 1, 2)
+    assert "files" not in modelkit.json("diff", "demo/model:v1", "demo/model:v2", code=10)
+    assert "~ model.bin: sha256:" in modelkit("diff", "demo/model:v1", "demo/model:v2", "--files", code=10).stdout
+
+
 def test_the_page_names_every_flag_and_every_exit_code_and_no_other():
     text = DOCS.read_text()
     every = flags_of(build_parser())
@@ -718,8 +788,9 @@ def test_the_page_names_every_flag_and_every_exit_code_and_no_other():
 
 
 def shell_blocks(kind: str) -> str:
-    """The examples of docs/cli.md that are marked as ``kind`` (a pattern), in their order."""
-    blocks = re.finditer(rf"^```(?:{kind})\n(?P<body>.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    """The examples of docs/cli.md and docs/modelkits.md that are marked as ``kind`` (a pattern), in their order."""
+    text = DOCS.read_text() + (DOCS.parent / "modelkits.md").read_text()
+    blocks = re.finditer(rf"^```(?:{kind})\n(?P<body>.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return "\n".join(block["body"] for block in blocks)
 
 

@@ -13,6 +13,12 @@ from airflow.sdk import BaseOperator
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
+from airflow_provider_kitops.operators.inspection import (
+    KitDiffOperator,
+    KitInfoOperator,
+    KitInspectOperator,
+    KitListOperator,
+)
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
 from airflow_provider_kitops.operators.pack import KitPackOperator
 from airflow_provider_kitops.operators.promote import ModelKitPromoteOperator, ModelKitRollbackOperator
@@ -30,6 +36,10 @@ OPERATORS = [
     KitPackOperator,
     KitPushOperator,
     KitUnpackOperator,
+    KitInfoOperator,
+    KitInspectOperator,
+    KitDiffOperator,
+    KitListOperator,
     ModelKitTagSensor,
     FineTuneLocalOperator,
     GenerateLocalOperator,

@@ -169,6 +169,7 @@ mcpServers: [{name: s, path: s.zip}, {name: s, path: t.mcpb}]
         ("model: {path: a, parameters: &a {x: *a}}\n", "nested too deeply"),
         ("[" * 5000, "nested too deeply"),
         (b"\xff\xfe", "not UTF-8"),
+        (b"\0", "special characters"),
         ('package: {name: "\\ud83d"}', "surrogate"),
         ('package: {name: "\\U00110000"}', "escape"),
     ],

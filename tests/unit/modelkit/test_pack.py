@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit.kitfile import Code, Docs, Kitfile, McpServer, Model, ModelPart, Prompt
+from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, McpServer, Model, ModelPart, Prompt
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.parents import parents_of
@@ -199,11 +199,22 @@ def test_an_unreadable_file_is_named_before_anything_is_sent(write: Write) -> No
 def test_no_permission_is_named_before_anything_is_sent(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     target = MemoryTarget()
     context = write({"w/a": "1", "w/b": "2"})
+    (context / "w/b").chmod(0o600)  # another user's, say
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("w/b") and real(path, mode))
     with pytest.raises(StorageError, match=r"w/b.*Permission denied"):
         pack(context, MODEL, target, "v1")
     assert target.sent == []
+
+
+@pytest.mark.parametrize("name", ["C:\\x", "\\x", "a\\..\\x"])
+def test_a_name_that_leads_elsewhere_on_windows_is_refused_before_it_is_packed(
+    name: str, layout: Layout, write: Write
+) -> None:
+    context = write({name: "1"})
+    with pytest.raises(UnsafePath, match="Windows"):
+        pack(context, Kitfile(model=Model(path=".")), layout, "v1")
+    assert layout.tags() == []
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_tag(
@@ -282,10 +293,26 @@ def test_a_kitfile_that_breaks_a_rule_or_needs_more_than_is_there_is_refused(lay
     for kitfile in (
         Kitfile(model=Model(path="../w")),
         Kitfile(model=Model(path="w", parameters={"a": object()})),
-        Kitfile(mcp_servers=(McpServer("s", "s.mcpb"),)),
     ):
         with pytest.raises(InvalidKitfile):
             pack(context, kitfile, layout)
+
+
+def test_one_path_in_two_sections_is_refused_though_kit_packs_it(layout: Layout, write: Write) -> None:
+    context = write({"a": "1", "s.mcpb": "2"})
+    for kitfile in (
+        Kitfile(code=(Code("a"),), prompts=(Prompt("p", "a"),)),
+        Kitfile(prompts=(Prompt("p", "a"), Prompt("q", "a"))),
+        Kitfile(mcp_servers=(McpServer("s", "s.mcpb"), McpServer("t", "s.mcpb"))),
+        Kitfile(datasets=(Dataset("d", "d", remote_path="a/b:v"),), prompts=(Prompt("p", "d/p.md"),)),
+    ):
+        with pytest.raises(InvalidKitfile, match=r"same path|lies inside"):
+            pack(context, kitfile, layout)
+
+
+def test_a_file_whose_name_is_a_reference_is_warned_about(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    pack(write({"llama3:8b.gguf": "1"}), Kitfile(model=Model(path="llama3:8b.gguf")), None)
+    assert "Rename it" in caplog.text
 
 
 def test_layers_are_packed_side_by_side_up_to_the_limit(write: Write) -> None:

@@ -11,11 +11,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_kitops.modelkit._staging import Stage
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import unpack
 from airflow_provider_kitops.oci.errors import Conflict, StorageError, UnsafePath
@@ -57,16 +59,16 @@ def test_packing_stops_at_what_a_killed_unpacking_left(layout: Layout, write: Wr
         pack(context, MODEL, layout, "v1")
 
 
-@pytest.mark.parametrize("moves", [[["../victim", True]], [["/etc/x", True]], [["", True]], [["a/../../victim", True]]])
+@pytest.mark.parametrize("path", ["../victim", "/etc/x", "", "a/../../victim"])
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_journal_that_leads_out_of_the_directory_is_left_alone(
-    layout: Layout, write: Write, tmp_path: Path, moves: list[list[object]], inside: bool
+    layout: Layout, write: Write, tmp_path: Path, path: str, inside: bool
 ) -> None:
     pack(write({"w/a": "new"}), MODEL, layout, "v1")
     out, victim = tmp_path / "place" / "out", tmp_path / "place" / "victim"
     out.mkdir(parents=True)
     victim.write_text("precious")
-    plant(out / f"{MARK}x" if inside else out.parent / f".out{MARK}x", json.dumps({"moves": moves}))
+    plant(out / f"{MARK}x" if inside else out.parent / f".out{MARK}x", json.dumps({"moves": [[path, True, 1]]}))
     unpack(layout, "v1", out)
     assert victim.read_text() == "precious"
     assert (out / "w" / "a").read_text() == "new"
@@ -101,7 +103,11 @@ def test_a_stage_that_others_could_have_filled_is_not_touched(
     (out / "kept").write_text("mine")
     root = out / f"{MARK}x" if inside else out.parent / f".out{MARK}x"
     real = tmp_path / "elsewhere" if whose == "a link" else root
-    plant(real, json.dumps({"moves": [["kept", True]]}), mode=0o755 if whose == "open to others" else 0o700)
+    plant(
+        real,
+        json.dumps({"moves": [["kept", True, (out / "kept").stat().st_ino]]}),
+        mode=0o755 if whose == "open to others" else 0o700,
+    )
     if whose == "a link":
         root.symlink_to(real)
     if whose == "of another user":
@@ -130,7 +136,7 @@ def test_what_cannot_be_taken_back_is_kept_and_not_tried_again(
     pack(write({"w/a": "new"}), MODEL, layout, "v1")
     out = tmp_path / "out"
     out.mkdir()
-    root = plant(out / f"{MARK}x", json.dumps({"moves": [["w/a", True]]}))
+    root = plant(out / f"{MARK}x", json.dumps({"moves": [["w/a", True, 1]]}))
     unpack(layout, "v1", out)
     unpack(layout, "v1", out, overwrite=True)
     assert (out / "w" / "a").read_text() == "new"
@@ -231,9 +237,9 @@ NEW = {
     "w/c": None,
     "w/c/d": b"new",
 }
-# A whole unpacking makes 18 such calls: 7 to 13 put the tree in its place. Taking back makes up to 7 more.
-CALLS = range(1, 20)
-MOVES = range(7, 14)
+# A whole unpacking makes 20 such calls: 8 to 14 put the tree in its place. Taking back makes up to 7 more.
+CALLS = range(1, 22)
+MOVES = range(8, 15)
 TAKING_BACK = 8
 
 
@@ -302,3 +308,73 @@ def test_what_cannot_be_taken_back_is_named_with_both_causes_and_put_back_by_the
     assert tree(out) == before
     unpack(kit, "v1", out, overwrite=True)
     assert tree(out) == NEW
+
+
+def test_what_was_unpacked_since_a_kill_is_not_taken_back(kit: MemoryTarget, tmp_path: Path) -> None:
+    """A is killed half-way; B, which had begun before, ends well; C finds what A left."""
+    out = tmp_path / "out"
+    before = occupied(out)
+    begun = Stage(out, overwrite=True, ignore_existing=False)
+    with begun:
+        with begun.add_file("w/b", 0o644, (0, 0)) as descriptor:
+            assert descriptor is not None
+            os.write(descriptor, b"B")
+        killed = os.fork()
+        if not killed:
+            real = os.rename
+
+            def rename(source: Any, target: Any, **more: Any) -> None:
+                real(source, target, **more)
+                if source == "Kitfile" or str(target) == "b":
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            os.rename = rename  # type: ignore[assignment]
+            unpack(kit, "v1", out, overwrite=True)
+            os._exit(1)
+        assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+        begun.commit()
+    with pytest.raises(Conflict):
+        unpack(kit, "v1", out)
+    assert tree(out) == {**before, "w/b": b"B"}
+
+
+def test_a_file_that_somebody_put_in_place_of_a_moved_one_stays(kit: MemoryTarget, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    occupied(out)
+    killed = os.fork()
+    if not killed:
+        real = os.unlink
+
+        def unlink(path: Any, **more: Any) -> None:
+            if str(path).endswith("journal"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(path, **more)
+
+        os.unlink = unlink  # type: ignore[assignment]
+        unpack(kit, "v1", out, overwrite=True)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(killed, 0)[1]) == signal.SIGKILL
+    (out / "w" / "a").unlink()
+    (out / "w" / "a").write_text("mine")
+    with pytest.raises(Conflict):
+        unpack(kit, "v1", out)
+    assert (out / "w" / "a").read_text() == "mine"
+    assert (out / "Kitfile").read_text() == "old"
+
+
+def test_of_two_that_unpack_at_once_into_one_directory_one_finds_the_other_in_its_way(
+    write: Write, tmp_path: Path
+) -> None:
+    targets = []
+    for name in ("one", "two"):
+        target = MemoryTarget()
+        pack(write({f"w/{number}": name for number in range(200)}), MODEL, target, "v1")
+        targets.append(target)
+    for turn in range(5):
+        out = tmp_path / str(turn)
+        out.mkdir()
+        with ThreadPoolExecutor(2) as pool:
+            ended = [pool.submit(unpack, target, "v1", out) for target in targets]
+        failures = [future.exception() for future in ended]
+        assert [type(failure) for failure in failures if failure] == [Conflict]
+        assert len({path.read_text() for path in (out / "w").iterdir()}) == 1

@@ -94,7 +94,13 @@ def test_layers_and_kitfile_appear_with_their_modes(layout: Layout, write: Write
         [member("d", tarfile.BLKTYPE)],
         [member("d", tarfile.FIFOTYPE)],
         [("w/" + "x" * 5000, b"x")],
+        [("x" * 10_000, b"x")],
         [(".", b"x")],
+        [("C:\\Windows\\x", b"x")],
+        [("c:/x", b"x")],
+        [("\\\\server\\share", b"x")],
+        [("a\\..\\..\\x", b"x")],
+        [("w/\udcff", b"x")],
     ],
     ids=lambda evil: str(evil[0])[:30],
 )
@@ -347,6 +353,14 @@ def test_filters_choose_as_kit_does(
     assert {name for name, content in tree(out).items() if content is not None} == files
 
 
+def test_a_filter_that_nothing_passes_is_warned_about(
+    layout: Layout, write: Write, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pack(write({"w/a": "1"}), MODEL, layout, "v1")
+    unpack(layout, "v1", out, ["datasets"])
+    assert "passes the filters datasets. It has model m" in caplog.text
+
+
 @pytest.mark.parametrize("wrong", ["", "models", "model:a:b", "model,", "dataset"])
 def test_a_malformed_filter_is_an_error(wrong: str, layout: Layout, write: Write, out: Path) -> None:
     pack(write({"w/a": "1"}), MODEL, layout, "v1")
@@ -521,9 +535,9 @@ def test_base_models_in_a_circle_or_without_end_are_refused(layout: Layout, writ
     assert not out.exists()
 
 
-def test_layers_of_forms_not_known_yet_are_named(layout: Layout, out: Path) -> None:
-    kit = push_kit(layout, MODEL, [b"zstd"], compression="zstd")
-    with pytest.raises(InvalidInput, match=r"tar\+zstd"):
+def test_a_compression_that_nobody_knows_is_named(layout: Layout, out: Path) -> None:
+    kit = push_kit(layout, MODEL, [b"brotli"], compression="br")
+    with pytest.raises(InvalidInput, match=r"tar\+br"):
         unpack(layout, kit.digest, out)
 
 
