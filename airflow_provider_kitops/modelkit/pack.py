@@ -42,7 +42,6 @@ from airflow_provider_kitops.modelkit.manifest import (
     manifest_bytes,
 )
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
-from airflow_provider_kitops.modelkit.modelpack import modelpack_config
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
 from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, NotFound, VerificationFailed
@@ -129,6 +128,8 @@ def pack(
     if manifest_format == "modelkit-v1.7":
         more = {CLI_VERSION: "1.7.0", **more}
     if manifest_format == "modelpack":
+        from airflow_provider_kitops.modelkit.modelpack import modelpack_config
+
         config = modelpack_config(kitfile, [result.diff_id for result in results], more.get(CREATED, ""))
         config_descriptor = Descriptor.of(MODELPACK_CONFIG_TYPE, config)
         more = {KITFILE: kitfile.to_config_json().decode(), **more}
