@@ -184,6 +184,15 @@ def test_an_answer_without_end_is_given_up(write: Callable[[Any], None], said: s
     assert time.monotonic() - started < 5
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell lets what it starts in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("write", [drip, silence])
 def test_an_interrupt_does_not_wait_for_the_judge(write: Callable[[Any], None]) -> None:
     items, champion, challenger = contest((0, 2))
