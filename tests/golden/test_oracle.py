@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_kitops.modelkit._scan import carriable
 from airflow_provider_kitops.modelkit.kitfile import Code, Kitfile
 from airflow_provider_kitops.modelkit.pack import pack
+from airflow_provider_kitops.oci.errors import UnsafePath
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0\\"), min_size=1, max_size=20) | st.sampled_from(
     ["a", "a.txt", "B", "é" * 60, "x" * 101, "p" * 155, "n" * 100, "PaxHeaders.0", " ", "\n", "*", "日本", "z-9"]
@@ -21,7 +23,11 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="/\0\\"), min_si
 
 def usual(name: str) -> bool:
     """Whether it is neither refused when packing nor too long for the file system."""
-    return ".." not in name and name != "." and name[1:] != ":" and len(name.encode()) < 256
+    try:
+        carriable(name)
+    except UnsafePath:
+        return False
+    return name != "." and len(name.encode()) < 256
 
 
 paths = st.lists(names.filter(usual), max_size=5).map("/".join).filter(lambda path: 0 < len(path.encode()) < 3000)
@@ -42,6 +48,7 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(trees, st.booleans())
 @example({"p" * 155 + "/" + "n" * 100: (b"", 0o644), "d/" * 60 + "file": (b"1", 0o600)}, False)
+@example({".modelkit-unpack": (b"1", 0o644)}, False)
 @example({"é" * 60 + "/" + "e" * 99: (b"12", 0o4755), "a/b": (b"", 0o644), "a.txt": (b"", 0o644)}, True)
 def test_layers_are_those_of_go(oracle: Path, tree: dict[str, tuple[bytes, int]], nested: bool) -> None:
     with tempfile.TemporaryDirectory() as temporary:

@@ -102,7 +102,7 @@ def test_layers_and_kitfile_appear_with_their_modes(layout: Layout, write: Write
         [("a\\..\\..\\x", b"x")],
         [("w/\udcff", b"x")],
     ],
-    ids=lambda evil: str(evil[0])[:30],
+    ids=lambda evil: str(getattr(evil[0], "type", evil[0]))[:30],
 )
 @pytest.mark.parametrize("compression", ["none", "gzip"])
 def test_a_layer_that_would_leave_the_directory_is_refused(
