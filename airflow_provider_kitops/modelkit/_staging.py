@@ -48,12 +48,20 @@ class _Move(NamedTuple):
     """One file or whole directory to move.
 
     :param replaces: something is there, which is kept until the end.
-    :param inode: by which it is known again after it has been moved.
+    :param inode: by which it is known again after it has been moved,
+    :param modified: together with the time of a file's content (``st_mtime_ns``), because numbers are used again;
+        0 for a directory.
     """
 
     path: str
     replaces: bool
     inode: int
+    modified: int
+
+    def is_at(self, status: os.stat_result) -> bool:
+        """Whether this is what ``status`` is about."""
+        modified = 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
+        return (status.st_ino, modified) == (self.inode, self.modified)
 
 
 class Stage:
@@ -259,7 +267,8 @@ class Stage:
                     yield self._planned(path, replaces=True)
 
     def _planned(self, path: str, *, replaces: bool) -> _Move:
-        return _Move(path, replaces, (self.tree / path).lstat().st_ino)
+        status = (self.tree / path).lstat()
+        return _Move(path, replaces, status.st_ino, 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns)
 
     def _replaces(self, path: str, theirs: os.stat_result, same_bytes: frozenset[str]) -> bool:
         """Whether an existing file is to be replaced; if not, it is kept."""
@@ -340,7 +349,7 @@ def _take_back(root: Path, directory: Path, moves: list[_Move]) -> None:
         with _opened(directory, parent) as place:
             with suppress(FileNotFoundError):
                 # What somebody else has put there since stays.
-                if os.stat(name, dir_fd=place, follow_symlinks=False).st_ino != move.inode:
+                if not move.is_at(os.stat(name, dir_fd=place, follow_symlinks=False)):
                     continue
                 os.rename(name, ours, src_dir_fd=place)
             if os.path.lexists(old):
@@ -433,7 +442,7 @@ def _journal(root: Path) -> list[_Move] | None:
         return None
     try:
         with os.fdopen(descriptor, "rb") as file:
-            moves = [_Move(path, replaces, inode) for path, replaces, inode in json.load(file)["moves"]]
+            moves = [_Move(*move) for move in json.load(file)["moves"]]
         if all(safe_name(move.path.encode(), str(root)) == move.path != "" for move in moves):
             return moves
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsafePath, LimitExceeded):

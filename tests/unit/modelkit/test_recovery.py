@@ -68,7 +68,7 @@ def test_a_journal_that_leads_out_of_the_directory_is_left_alone(
     out, victim = tmp_path / "place" / "out", tmp_path / "place" / "victim"
     out.mkdir(parents=True)
     victim.write_text("precious")
-    plant(out / f"{MARK}x" if inside else out.parent / f".out{MARK}x", json.dumps({"moves": [[path, True, 1]]}))
+    plant(out / f"{MARK}x" if inside else out.parent / f".out{MARK}x", json.dumps({"moves": [[path, True, 1, 1]]}))
     unpack(layout, "v1", out)
     assert victim.read_text() == "precious"
     assert (out / "w" / "a").read_text() == "new"
@@ -103,9 +103,10 @@ def test_a_stage_that_others_could_have_filled_is_not_touched(
     (out / "kept").write_text("mine")
     root = out / f"{MARK}x" if inside else out.parent / f".out{MARK}x"
     real = tmp_path / "elsewhere" if whose == "a link" else root
+    status = (out / "kept").stat()
     plant(
         real,
-        json.dumps({"moves": [["kept", True, (out / "kept").stat().st_ino]]}),
+        json.dumps({"moves": [["kept", True, status.st_ino, status.st_mtime_ns]]}),
         mode=0o755 if whose == "open to others" else 0o700,
     )
     if whose == "a link":
@@ -136,7 +137,7 @@ def test_what_cannot_be_taken_back_is_kept_and_not_tried_again(
     pack(write({"w/a": "new"}), MODEL, layout, "v1")
     out = tmp_path / "out"
     out.mkdir()
-    root = plant(out / f"{MARK}x", json.dumps({"moves": [["w/a", True, 1]]}))
+    root = plant(out / f"{MARK}x", json.dumps({"moves": [["w/a", True, 1, 1]]}))
     unpack(layout, "v1", out)
     unpack(layout, "v1", out, overwrite=True)
     assert (out / "w" / "a").read_text() == "new"
