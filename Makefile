@@ -30,8 +30,8 @@ up: $(INSTALLED) ## Start Airflow with the example DAGs at http://127.0.0.1:8080
 test: $(INSTALLED) ## Run all tests that need no cluster
 	@$(BIN)/pytest $(ARGS)
 
-test-unit: $(INSTALLED) ## Run the tests that take seconds
-	@$(BIN)/pytest tests/unit tests/golden $(ARGS)
+test-unit: $(INSTALLED) ## Run the tests that need no server, on all cores
+	@$(BIN)/pytest tests/unit tests/golden --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## Style, formatting and the layers' contracts
 	@$(BIN)/ruff check .
