@@ -27,8 +27,8 @@ demo: $(INSTALLED) ## Fine-tune, judge and promote on this machine, with no serv
 up: $(INSTALLED) ## Start Airflow with the example DAGs at http://127.0.0.1:8080
 	@$(BIN)/python -m demo up $(ARGS)
 
-test: $(INSTALLED) ## Run all tests that need no cluster
-	@$(BIN)/pytest $(ARGS)
+test: test-unit ## Run all tests that need no cluster
+	@$(BIN)/pytest tests/integration $(ARGS)
 
 test-unit: $(INSTALLED) ## Run the tests that need no server, on all cores
 	@$(BIN)/pytest tests/unit tests/golden --numprocesses auto --dist loadfile $(ARGS)
