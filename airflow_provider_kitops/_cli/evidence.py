@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb, content_of, path
 from airflow_provider_kitops._cli.session import Session, shown
 from airflow_provider_kitops.oci.description import describe
+from airflow_provider_kitops.oci.disk import write_file
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, VerificationFailed
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ def _write_file(file: Path, data: bytes) -> str:
                 f"Cannot write {file}: there is something else already.", hint="Name another directory with --dir."
             )
         return str(file)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as aside:
-        (written := Path(aside) / "file").write_bytes(data)
-        written.replace(file)
+    write_file(file, data)
     return str(file)
 
 

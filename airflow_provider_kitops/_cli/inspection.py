@@ -52,9 +52,8 @@ def _list(session: Session, options: argparse.Namespace) -> int:
     store, repositories = _repositories(session, options.reference)
     entries = [entry for repository in repositories for entry in list_modelkits(store.target(repository))]
     if not entries and options.reference and not options.reference.endswith("/"):
-        store.check_repository(
-            options.reference
-        )  # one without ModelKits is listed as such, one that is not there is not
+        # One without ModelKits is listed as such, one that is not there is not.
+        store.check_repository(options.reference)
     rows = [
         {
             "repository": entry.repository,
@@ -102,8 +101,8 @@ def _info(session: Session, options: argparse.Namespace) -> int:
 
     _, reference, target, descriptor = session.resolve(options.reference)
     kit = ModelKit.read(target, descriptor.digest, pairs("--label", options.label))
-    kitfile = field_of(kit.kitfile, "")
     if options.field is None:
+        kitfile = field_of(kit.kitfile, "")
         session.answer(describe(target, reference, kit.descriptor, kitfile=kitfile), kit.kitfile.to_yaml())
         return 0
     value = field_of(kit.kitfile, options.field)

@@ -36,7 +36,7 @@ def raw_entry(read: Callable[[int], bytes], layer: Layer, label: str) -> Iterato
     :raises UnsafePath: the path leaves the directory, or names it.
     :raises VerificationFailed: the annotation is malformed, or the file has another size than it says.
     """
-    name = safe_name(clean(layer.path).encode("utf-8", "surrogateescape"), label)
+    name = safe_name(clean(layer.path).encode(), label)
     if not name:
         raise UnsafePath(f"{label} is one file, and its path names the directory itself.")
     mode, size = _stored(layer, label)

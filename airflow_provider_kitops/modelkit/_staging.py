@@ -58,10 +58,14 @@ class _Move(NamedTuple):
     inode: int
     modified: int
 
+    @classmethod
+    def of(cls, path: str, replaces: bool, status: os.stat_result) -> _Move:
+        """The move of what ``status`` is about."""
+        return cls(path, replaces, status.st_ino, 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns)
+
     def is_at(self, status: os.stat_result) -> bool:
         """Whether this is what ``status`` is about."""
-        modified = 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns
-        return (status.st_ino, modified) == (self.inode, self.modified)
+        return self == _Move.of(self.path, self.replaces, status)
 
 
 class Stage:
@@ -267,8 +271,7 @@ class Stage:
                     yield self._planned(path, replaces=True)
 
     def _planned(self, path: str, *, replaces: bool) -> _Move:
-        status = (self.tree / path).lstat()
-        return _Move(path, replaces, status.st_ino, 0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns)
+        return _Move.of(path, replaces, (self.tree / path).lstat())
 
     def _replaces(self, path: str, theirs: os.stat_result, same_bytes: frozenset[str]) -> bool:
         """Whether an existing file is to be replaced; if not, it is kept."""

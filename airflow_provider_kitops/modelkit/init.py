@@ -269,7 +269,7 @@ class _Suggestion:
         return replace(model, parts=tuple(parts))
 
     def _main(self, candidates: Sequence[_File]) -> _File:
-        """The file that stands for the model: of the largest folder and format the first shard, or the largest file."""
+        """The file that stands for the model: in the largest folder of the preferred format, the first shard or largest."""
         groups: dict[tuple[str, str], list[_File]] = defaultdict(list)
         for file in candidates:
             groups[file.directory, file.suffix].append(file)
@@ -277,7 +277,7 @@ class _Suggestion:
         def rank(key: tuple[str, str]) -> tuple[int, int, str]:
             suffix = key[1]
             preferred = _PREFERRED.index(suffix) if suffix in _PREFERRED else len(_PREFERRED)
-            return -len(_PREFERRED) + preferred, -sum(file.size for file in groups[key]), key[0]
+            return preferred, -sum(file.size for file in groups[key]), key[0]
 
         group = groups[min(groups, key=rank)]
         largest = max(group, key=lambda file: file.size)

@@ -151,7 +151,7 @@ def _remote_datasets(modelkit: ModelKit, wanted: Filters, resolve: ParentResolve
                 f"The dataset {label} is at {dataset.remote_path}, which is not fetched.",
                 hint=f"Copy it to {dataset.path} yourself and check its digest {dataset.remote_hash}.",
             )
-        place = safe_name(clean(dataset.path).encode("utf-8", "surrogatepass"), f"The dataset {label}")
+        place = safe_name(clean(dataset.path).encode(), f"The dataset {label}")
         where, selector = resolve(dataset.remote_path)
         remote = ModelKit.read(where, selector)
         layers = [layer for layer in remote.layers if layer.kind is LayerKind.DATASET]
