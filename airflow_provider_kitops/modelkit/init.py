@@ -269,7 +269,7 @@ class _Suggestion:
         return replace(model, parts=tuple(parts))
 
     def _main(self, candidates: Sequence[_File]) -> _File:
-        """The file that stands for the model: in the largest folder of the preferred format, the first shard or largest."""
+        """What stands for the model: in the largest folder of the preferred format, the first shard or largest file."""
         groups: dict[tuple[str, str], list[_File]] = defaultdict(list)
         for file in candidates:
             groups[file.directory, file.suffix].append(file)
