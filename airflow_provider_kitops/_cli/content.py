@@ -23,7 +23,7 @@ from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, Man
 from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
-from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.reference import UNNAMED, Reference
 from airflow_provider_kitops.oci.tagging import split_reference
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ def add_verbs(verbs: Verbs) -> None:
     pack = add_verb(verbs, "pack", _pack, "make a ModelKit of a context directory")
     pack.add_argument("context", type=path, metavar="DIR", help="context directory")
     pack.add_argument("-f", "--file", metavar="FILE", help="Kitfile (default: the one in DIR; - = standard input)")
-    target = pack.add_mutually_exclusive_group(required=True)
-    target.add_argument("-t", "--tag", metavar="REF", help="where to: [registry/]repository[:tag[,tag...]]")
-    target.add_argument("--dry-run", action="store_true", help="read and hash everything, and store nothing")
+    pack.add_argument(
+        "-t",
+        "--tag",
+        metavar="REF",
+        help="where to: [registry/]repository[:tag[,tag...]] (default: the local layout, without a name)",
+    )
+    pack.add_argument("--dry-run", action="store_true", help="read and hash everything, and store nothing")
     pack.add_argument(
         "--annotation", action="append", default=[], metavar="KEY=VALUE", help="annotation of the manifest"
     )
@@ -118,14 +122,19 @@ def _pack(session: Session, options: argparse.Namespace) -> int:
     except OSError as error:
         raise unreadable(options.context, error) from error
     kitfile = _kitfile(options.context, options.file)
+    tags: tuple[str, ...] = ()
+    if options.tag is None:
+        store, reference = session.store(""), Reference("", UNNAMED)
+        target = store.target(reference)
+    else:
+        store, reference, target, tags = session.destination(options.tag, default=(DEFAULT_TAG,))
+    made = _packed(session, options, kitfile, store, None if options.dry_run else target, tags)
     if options.dry_run:
-        made = _packed(session, options, kitfile, session.store(""), None, ())
         session.answer({"digest": made.descriptor.digest, "size": made.size}, made.descriptor.digest)
         return 0
-    store, reference, target, tags = session.destination(options.tag, default=(DEFAULT_TAG,))
-    made = _packed(session, options, kitfile, store, target, tags)
     answer = describe(target, reference, made.descriptor, tags)
-    session.answer(answer, f"packed {answer['reference']} ({', '.join(tags)}; {size_text(answer['size'])})")
+    named = "; ".join([*([", ".join(tags)] if tags else []), size_text(answer["size"])])
+    session.answer(answer, f"packed {answer['reference']} ({named})")
     return 0
 
 

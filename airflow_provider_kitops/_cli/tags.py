@@ -13,7 +13,7 @@ from airflow_provider_kitops.oci.reference import Reference
 
 def add_verbs(verbs: Verbs) -> None:
     """Add the parsers of this module's verbs."""
-    tag = add_verb(verbs, "tag", _tag, "give a ModelKit another tag in its repository")
+    tag = add_verb(verbs, "tag", _tag, "give a ModelKit another tag, or another name in the same registry or layout")
     tag.add_argument("reference", metavar="REF")
     tag.add_argument("destination", metavar="REPOSITORY:TAG", help="or :TAG; further tags after commas")
 
@@ -33,22 +33,27 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _tag(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.oci.copy import copy
     from airflow_provider_kitops.oci.tagging import apply_tags
 
     _, reference, target, descriptor = session.resolve(options.reference)
     text = options.destination
     if text.startswith(":"):
         text = f"{reference.name}{text}"
-    _, given, _, tags = session.destination(text, default=())
-    if given.name != reference.name:
-        hint = "Copy it there: modelkit copy."
-        if "/" not in text and ":" not in text:
-            hint = f"For a tag in the same repository write :{text}"
-        raise InvalidReference(f"Cannot tag {reference} as {text}: that is another repository.", hint=hint)
+    _, given, destination, tags = session.destination(text, default=())
     if not tags:
-        raise InvalidReference(f"{text!r} names no tag.", hint="Write repository:tag.")
-    apply_tags(target, descriptor, tags, mutable=session.mutable_tags)
-    answer = describe(target, reference, descriptor, tags)
+        hint = "Write repository:tag." if "/" in text else f"For a tag in the same repository write :{text}"
+        raise InvalidReference(f"{text!r} names no tag.", hint=hint)
+    if given.registry != reference.registry:
+        raise InvalidReference(
+            f"Cannot tag {reference} as {text}: that is elsewhere.", hint="Copy it there: modelkit copy."
+        )
+    if given.name == reference.name:
+        apply_tags(target, descriptor, tags, mutable=session.mutable_tags)
+    else:
+        # Within one place no bytes move: the destination takes the blobs from its sibling.
+        copy(target, descriptor.digest, destination, tags, mutable_tags=session.mutable_tags)
+    answer = describe(destination, given, descriptor, tags)
     session.answer(answer, f"tagged {answer['reference']} as {', '.join(tags)}")
     return 0
 

@@ -42,6 +42,10 @@ def shown(text: str) -> str:
     return f"{shown(before)}@{after}" if is_digest(after) else f"…@{after}"
 
 
+#: The repository of the local layout for what was packed without a name; it is named by its digest alone.
+UNNAMED = "_"
+
+
 @dataclass(frozen=True)
 class Reference:
     """Where a manifest is: a repository of a registry (none: the local layout) and a tag, a digest, or both.
@@ -61,10 +65,14 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """Parse ``text``; the first segment is a registry only if it holds a ``.`` or ``:`` or is ``localhost``.
 
+        A digest alone, or ``_`` and a digest, is what was packed into the local layout without a name.
+
         :raises InvalidReference: ``text`` does not follow the grammar.
         """
         if not isinstance(text, str) or not text or len(text) > 1024:
             raise InvalidReference(f"Not a reference: {shown(str(text))[:100]!r}.", hint=_FORM)
+        if is_digest(text):
+            return cls("", UNNAMED, digest=text)
         rest, at, digest = text.partition("@")
         if at and not is_digest(digest):
             raise InvalidReference(
@@ -77,6 +85,8 @@ class Reference:
             registry, rest = first, remainder
             if not _REGISTRY.fullmatch(registry):
                 raise InvalidReference(f"Malformed registry {registry!r} in {text!r}.", hint=_FORM)
+        if rest == UNNAMED and not registry:
+            return cls("", UNNAMED, digest=digest)
         repository, colon, tag = rest.partition(":")
         if colon:
             check_tag(tag, text)

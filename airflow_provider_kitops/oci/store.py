@@ -21,7 +21,7 @@ from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, NotFound, StorageError
 from airflow_provider_kitops.oci.layout import RESERVED_NAMES, Layout
-from airflow_provider_kitops.oci.reference import Reference, shown
+from airflow_provider_kitops.oci.reference import UNNAMED, Reference, shown
 from airflow_provider_kitops.oci.repository import Repository
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS
 from airflow_provider_kitops.oci.target import Target
@@ -191,6 +191,11 @@ class Store:
         if not reference.registry:
             if not registry:
                 return reference
+            if reference.repository == UNNAMED:
+                raise InvalidReference(
+                    f"{reference.digest or UNNAMED} names no repository, and in {registry} everything is in one.",
+                    hint=f"Write {registry}/repository@sha256:….",
+                )
             prefix = f"{self.config.namespace}/" if self.config.namespace else ""
             return Reference(registry, prefix + reference.repository, reference.tag, reference.digest)
         if reference.registry.lower() != registry:

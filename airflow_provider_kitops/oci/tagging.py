@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, InvalidReference, NotFound
-from airflow_provider_kitops.oci.reference import check_tag, shown
+from airflow_provider_kitops.oci.reference import UNNAMED, check_tag, shown
 from airflow_provider_kitops.oci.target import Tags, Target
 
 #: Patterns (``fnmatch``) of the tags that may move from one digest to another.
@@ -24,6 +24,11 @@ def split_reference(text: str) -> tuple[str, tuple[str, ...]]:
     if "@" in text:
         raise InvalidReference(
             f"{shown(text)!r} names a digest, but this is where something new is written.",
+            hint="Give repository:tag[,tag…].",
+        )
+    if text == UNNAMED:
+        raise InvalidReference(
+            f"{UNNAMED} holds what was packed without a name; nothing else is written there.",
             hint="Give repository:tag[,tag…].",
         )
     start = text.rfind("/") + 1

@@ -22,8 +22,10 @@ from airflow_provider_kitops.evidence.attach import attach
 from airflow_provider_kitops.evidence.signing import load_signer
 from airflow_provider_kitops.evidence.statement import Statement, Subject
 from airflow_provider_kitops.oci.content import read
+from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.manifest import Links
+from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.promotion.attest import attach_decision
 from tests.unit.evidence.conftest import make_keys, put_manifest
 from tests.unit.promotion.decisions import decision
@@ -165,9 +167,13 @@ def test_a_tag_that_may_not_move_is_a_conflict_that_shows_both_digests(modelkit)
     modelkit("tag", "demo/model:v2", "demo/model:v1", "--mutable-tags", "v*")
 
 
-def test_tagging_in_another_repository_is_copying(modelkit):
-    modelkit.pack("w", "demo/model:v1")
-    assert "copy" in error_of(modelkit("tag", "demo/model:v1", "other/model:v1", code=2))
+def test_a_name_in_another_repository_costs_no_space(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1")
+    assert modelkit.json("tag", "demo/model:v1", "other/model:v1")["reference"] == f"other/model@{digest}"
+    layer = modelkit.json("inspect", "other/model:v1")["manifest"]["layers"][0]
+    blobs = (modelkit.directory / "layout").glob(f"*/model/blobs/sha256/{layer['digest'].removeprefix('sha256:')}")
+    assert len({blob.stat().st_ino for blob in blobs}) == 1
+    assert "copy" in error_of(modelkit("tag", "demo/model:v1", "127.0.0.1:1/other/model:v1", code=2))
 
 
 def test_remove_by_tag_leaves_what_other_tags_name(modelkit):
@@ -729,9 +735,31 @@ def test_a_dry_run_says_the_digest_and_keeps_nothing(modelkit):
     digest = modelkit.pack("1", "demo/model:v1")
     assert modelkit.json("pack", "ctx", "--dry-run")["digest"] == digest
     assert modelkit("pack", "ctx", "--dry-run").stdout.strip() == digest
+    assert modelkit("pack", "ctx", "--dry-run", "-t", "demo/model:v2").stdout.strip() == digest
     assert len(modelkit.json("list")["modelkits"]) == 1
-    usage = modelkit("pack", "ctx", "--dry-run", "-t", "demo/model:v2", code=2)
-    assert "not allowed" in usage.stderr
+
+
+def test_what_is_packed_without_a_name_is_named_by_its_digest_until_it_gets_one(modelkit):
+    digest = modelkit.pack("1", "demo/model:v1")
+    made = modelkit.json("pack", "ctx")
+    assert (made["reference"], made["tags"]) == (f"_@{digest}", [])
+    assert digest in modelkit("pack", "ctx").stdout
+    for name in (digest, f"_@{digest}"):
+        assert modelkit.json("info", name)["digest"] == digest
+    tagged = modelkit.json("tag", digest, "demo/named:v1,v2")
+    assert (tagged["reference"], tagged["tags"]) == (f"demo/named@{digest}", ["v1", "v2"])
+    assert modelkit.json("inspect", "demo/named:v2")["digest"] == digest
+    modelkit("remove", digest)
+    modelkit("info", digest, code=3)
+    assert modelkit.json("unpack", "demo/named:v1", "-d", "again")["digest"] == digest
+    assert "repository:tag" in error_of(modelkit("pack", "ctx", "-t", "_", code=2))
+    assert "repository:tag" in error_of(modelkit("tag", "demo/named:v1", "_", code=2))
+
+
+def test_a_digest_alone_names_nothing_in_a_registry():
+    store = Store(StoreConfig(registry="registry.example"))
+    with pytest.raises(InvalidReference, match=r"names no repository.*registry\.example/repository@"):
+        store.reference(f"sha256:{'0' * 64}")
 
 
 def test_forms_are_written_and_read(modelkit):
