@@ -121,7 +121,7 @@ def pack(
         context, kitfile, read_rules(context), inherited, layer_format=layer_format, skip_two_dots=skip_two_dots
     )
     tags = split_tags(reference)
-    known_layers = _known_layers(target, tags) if plans and target else frozenset()
+    known_layers = _known_layers(target, tags) if plans and target else ()
     form = _Form(manifest_format, compression, more.get(CREATED, "1970-01-01T00:00:00Z"))
     jobs = [_Job(plan, target, form, known_layers, on_progress).run for plan in plans]
     results = run_all(jobs, concurrency)
@@ -205,17 +205,17 @@ def _inherited(kitfile: Kitfile, parents: ParentResolver | None) -> list[str]:
     ]
 
 
-def _known_layers(target: Target, tags: Sequence[str]) -> frozenset[Descriptor]:
+def _known_layers(target: Target, tags: Sequence[str]) -> Sequence[Layer]:
     """Layers that ModelKits of the repository have: those under ``tags`` first, then under some of the others."""
     others = [tag for tag in target.tags() if tag not in tags]
-    known: set[Descriptor] = set()
+    known: dict[Descriptor, Layer] = {}
     for tag in [*tags, *reversed(others)][: len(tags) + _KNOWN_TAGS]:
         try:
-            known |= {layer.descriptor for layer in ModelKit.read(target, tag).layers}
+            known |= {layer.descriptor: layer for layer in ModelKit.read(target, tag).layers}
         except (NotFound, InvalidInput, LimitExceeded, VerificationFailed):
             # Not there yet, damaged, or something other than a ModelKit: no help in finding layers.
             continue
-    return frozenset(known)
+    return tuple(known.values())
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class _Job:
         plan: LayerPlan,
         target: Target | None,
         form: _Form,
-        known: frozenset[Descriptor],
+        known: Sequence[Layer],
         on_progress: ProgressHook | None,
     ) -> None:
         self.plan = plan
@@ -271,11 +271,12 @@ class _Job:
         self.size = plan.size
         self.diff_id = ""
         # Compressed sizes say nothing before the work is done.
-        self.candidates = {
-            layer.digest: layer
+        self.candidates = [
+            layer
             for layer in known
-            if layer.media_type == self.media_type and (self.compression != "none" or layer.size == self.size)
-        }
+            if layer.descriptor.media_type == self.media_type
+            and (self.compression != "none" or layer.descriptor.size == self.size)
+        ]
 
     def run(self, stop: Stop) -> _Result:
         self.stop = stop
@@ -288,25 +289,30 @@ class _Job:
 
     def _sent(self) -> Descriptor:
         if self.target is None:
-            return self._hashed()
+            return self._hashed(self._stream())
         return self._existing(self.target) or self.target.push(self.media_type, self._stream)
 
     def _existing(self, target: Target) -> Descriptor | None:
         """The layer that is there already with these bytes, if there is one."""
         if not self.candidates:
             return None
-        hashed = self._hashed()
-        found = self.candidates.get(hashed.digest)
+        content = self._hashed(self.plan.chunks(self._progress()))
+        if content.digest not in {layer.diff_id or layer.descriptor.digest for layer in self.candidates}:
+            return None
+        # The same content may have been compressed by another tool, whose bytes would make this manifest another one
+        # than that of an empty repository: what counts is the digest that this compression gives.
+        hashed = content if self.compression == "none" else self._hashed(self._stream())
+        found = next((layer.descriptor for layer in self.candidates if layer.descriptor.digest == hashed.digest), None)
         if found is None or not target.exists(found):
             return None
         if self.on_progress:
             self.on_progress(Progress("skip", self.plan.path, hashed.size, hashed.size))
         return found
 
-    def _hashed(self) -> Descriptor:
+    def _hashed(self, chunks: Iterator[bytes]) -> Descriptor:
         hashing = hashlib.sha256()
         size = 0
-        for chunk in self._stream():
+        for chunk in chunks:
             hashing.update(chunk)
             size += len(chunk)
         return Descriptor(self.media_type, f"sha256:{hashing.hexdigest()}", size)

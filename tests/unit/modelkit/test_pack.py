@@ -7,13 +7,15 @@ import os
 import socket
 import threading
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_provider_kitops.modelkit._compression import compressed
+from airflow_provider_kitops.modelkit.forms import Compression
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, McpServer, Model, ModelPart, Prompt
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
@@ -184,6 +186,24 @@ def test_a_context_that_does_not_exist_or_is_a_file_is_one_clear_error(layout: L
         for kitfile in (MODEL, None):
             with pytest.raises(InvalidInput, match="context"):
                 pack(wrong, kitfile, layout)
+
+
+def test_a_layer_is_compressed_once_unless_the_same_content_is_there(
+    layout: Layout, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+
+    def counted(chunks: Iterable[bytes], compression: Compression, learn: Callable[[str], None]) -> Iterator[bytes]:
+        runs.append(compression)
+        return compressed(chunks, compression, learn)
+
+    monkeypatch.setattr("airflow_provider_kitops.modelkit.pack.compressed", counted)
+    first = pack(write({"w": "one"}), MODEL, layout, "v1", compression="gzip")
+    second = pack(write({"w": "two"}), MODEL, layout, "v2", compression="gzip")
+    assert runs == ["gzip", "gzip"]
+    assert pack(write({"w": "two"}), MODEL, layout, "v3", compression="gzip").descriptor == second.descriptor
+    assert runs == ["gzip"] * 3
+    assert first.descriptor != second.descriptor
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
