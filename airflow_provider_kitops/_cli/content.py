@@ -86,7 +86,7 @@ def add_verbs(verbs: Verbs) -> None:
         help="only this: kind[,kind...][:name-or-path[,...]]; may be given again",
     )
     unpack.add_argument(
-        "--include-remote", action="store_true", help="also the datasets that other ModelKits hold (remotePath)"
+        "--include-remote", action="store_true", help="also the datasets in other ModelKits and in S3 (remotePath)"
     )
     add_label(unpack)
     existing = unpack.add_mutually_exclusive_group()

@@ -89,7 +89,7 @@ class Dataset:
     """One entry of ``datasets``.
 
     :param remote_path: ``s3://`` address or ModelKit reference, for data that no layer carries.
-    :param remote_hash: digest of what is at an ``s3://`` address.
+    :param remote_hash: SHA-256 of the object at an ``s3://`` address.
     :param parameters: any JSON value.
     """
 

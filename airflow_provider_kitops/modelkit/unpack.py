@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_kitops.modelkit import _s3
 from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
@@ -56,14 +57,15 @@ def unpack(
     :param filters: which layers to unpack, ``type[,type…][:name-or-path[,…]]`` each; none means all and the Kitfile.
     :param overwrite: replace existing files.
     :param ignore_existing: keep existing files.
-    :param include_remote: also unpack the datasets of the ModelKits that ``datasets[].remotePath`` names, each below
-        its ``path``; needs ``parents``. Without it they are only warned about.
+    :param include_remote: also unpack the datasets that ``datasets[].remotePath`` names: those of a ModelKit below
+        their ``path``, which needs ``parents``, and an ``s3://`` object as the file at ``path``, which needs boto3.
+        Without it they are only warned about.
     :param labels: which ModelKit to take, where ``reference`` names an index of several.
     :param limits: caps on what is unpacked.
     :param parents: finds the ModelKits that this one is based on; their model is unpacked first. Without it only the
         ModelKit's own layers are.
     :param concurrency: how many layers are unpacked at a time.
-    :raises NotFound: no such ModelKit, or one that it is based on.
+    :raises NotFound: no such ModelKit, or one that it is based on, or object in S3.
     :raises InvalidInput: it is no ModelKit, or an argument cannot be used.
     :raises DigestMismatch, VerificationFailed: content is not what its digest says.
     :raises UnsafePath: a name or link leads out of the directory.
@@ -77,12 +79,11 @@ def unpack(
         raise InvalidInput(f"The concurrency is {concurrency}; it must be at least 1.")
     wanted = Filters.parse(filters)
     modelkit = ModelKit.read(target, reference, labels)
-    parts = [
-        *_parents(target, modelkit, wanted, parents),
-        _Part(target, modelkit, [layer for layer in modelkit.layers if wanted.passes(layer)]),
-        *_remote_datasets(modelkit, wanted, parents if include_remote else None),
-    ]
-    if not wanted.kitfile and not any(part.layers for part in parts):
+    based_on = _parents(target, modelkit, wanted, parents)
+    remote, objects = _remote_datasets(modelkit, wanted, parents, include=include_remote)
+    own = [layer for layer in modelkit.layers if wanted.passes(layer)]
+    parts = [*based_on, _Part(target, modelkit, own), *remote]
+    if not wanted.kitfile and not objects and not any(part.layers for part in parts):
         listed = ", ".join(f"{layer.kind.value} {layer.name or layer.path}" for layer in modelkit.layers[:20])
         log.warning(
             "Nothing in %s passes the filters %s. It has %s.", target.name, ", ".join(filters), listed or "no layers"
@@ -95,13 +96,17 @@ def unpack(
         on_implied=budget.file,
         on_name=budget.name,
     ) as stage:
-        _room(stage.root, [layer for part in parts for layer in part.layers])
+        sizes = [layer.descriptor.size for part in parts for layer in part.layers]
+        _room(stage.root, sum(sizes) + sum(each.size for each in objects))
         for order, part in enumerate(parts):
             jobs = [
                 functools.partial(_unpack_layer, part, layer, stage, (order, index), budget, on_progress)
                 for index, layer in enumerate(part.layers)
             ]
             run_all(jobs, concurrency)
+        order = len(based_on)  # they are this ModelKit's own, and none of its layers may have the same path
+        fetches = [functools.partial(_fetch, each, stage, (order, 0), budget, on_progress) for each in objects]
+        run_all(fetches, concurrency)
         kitfile = KITFILE_NAMES[0]
         if wanted.kitfile:
             with stage.add_file(kitfile, 0o644, (len(parts) - 1, 0)) as descriptor:
@@ -136,37 +141,35 @@ def _parents(target: Target, modelkit: ModelKit, wanted: Filters, parents: Paren
     return found[::-1]
 
 
-def _remote_datasets(modelkit: ModelKit, wanted: Filters, resolve: ParentResolver | None) -> list[_Part]:
-    """The datasets of the ModelKits that entries of ``datasets`` name instead of files."""
-    found = []
+def _remote_datasets(
+    modelkit: ModelKit, wanted: Filters, resolve: ParentResolver | None, *, include: bool
+) -> tuple[list[_Part], list[_s3.Found]]:
+    """The datasets of the ModelKits that entries of ``datasets`` name instead of files, and the objects in S3."""
+    parts, objects = [], []
     for dataset in modelkit.kitfile.datasets:
-        label = dataset.name or dataset.path
-        if not dataset.remote_path or not wanted.passes_entry(LayerKind.DATASET, dataset.path, dataset.name):
+        label, address = dataset.name or dataset.path, dataset.remote_path
+        if not address or not wanted.passes_entry(LayerKind.DATASET, dataset.path, dataset.name):
             continue
-        if resolve is None:
-            log.warning("The dataset %s is at %s and is not fetched.", label, dataset.remote_path)
-            continue
-        if dataset.remote_path.startswith("s3://"):
-            raise InvalidInput(
-                f"The dataset {label} is at {dataset.remote_path}, which is not fetched.",
-                hint=f"Copy it to {dataset.path} yourself and check its digest {dataset.remote_hash}.",
-            )
-        place = safe_name(clean(dataset.path).encode(), f"The dataset {label}")
-        where, selector = resolve(dataset.remote_path)
-        remote = ModelKit.read(where, selector)
-        layers = [layer for layer in remote.layers if layer.kind is LayerKind.DATASET]
-        found.append(_Part(where, remote, layers, place))
-    return found
+        if include and address.startswith(_s3.SCHEME):
+            objects.append(_s3.Wanted.of(dataset))
+        elif include and resolve is not None:
+            place = safe_name(clean(dataset.path).encode(), f"The dataset {label}")
+            where, selector = resolve(address)
+            remote = ModelKit.read(where, selector)
+            layers = [layer for layer in remote.layers if layer.kind is LayerKind.DATASET]
+            parts.append(_Part(where, remote, layers, place))
+        else:
+            log.warning("The dataset %s is at %s and is not fetched.", label, address)
+    return parts, _s3.find(objects)
 
 
-def _room(place: Path, layers: Sequence[Layer]) -> None:
+def _room(place: Path, needed: int) -> None:
     """Notice a full disk before hours of download."""
-    needed = sum(layer.descriptor.size for layer in layers)
     with storage_errors("look at the disk of", place):
         free = shutil.disk_usage(place).free
     if needed > free:
         raise StorageError(
-            f"The layers need {needed} bytes, and the disk of {place.parent} has {free} left.",
+            f"The content needs {needed} bytes, and the disk of {place.parent} has {free} left.",
             hint="The disk is too full: free some space, or unpack to another disk.",
         )
 
@@ -199,6 +202,28 @@ def _unpack_layer(
             for data in content:
                 if descriptor is not None:
                     _write_all(descriptor, data, stage.tree / name)
+
+
+def _fetch(
+    found: _s3.Found,
+    stage: Stage,
+    order: tuple[int, int],
+    budget: Budget,
+    on_progress: ProgressHook | None,
+    stop: Stop,
+) -> None:
+    name, done = found.wanted.path, 0
+    budget.file()
+    budget.data(found.size)
+    with stage.add_file(name, 0o644, order) as descriptor:
+        if descriptor is None:
+            return
+        for data in found.read():
+            stop.check()
+            _write_all(descriptor, data, stage.tree / name)
+            done += len(data)
+            if on_progress:
+                on_progress(Progress("download", name, done, found.size))
 
 
 def _write_all(descriptor: int, data: bytes, path: Path) -> None:

@@ -26,8 +26,8 @@ class KitUnpackOperator(KitopsBaseOperator):
     :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all (templated).
     :param overwrite: replace files that are there.
     :param ignore_existing: leave files that are there as they are.
-    :param include_remote: also unpack the datasets that other ModelKits hold (``remotePath``); without it they are
-        only warned about.
+    :param include_remote: also unpack the datasets that other ModelKits hold, or S3 (``remotePath``); without it they
+        are only warned about.
     :param labels: which ModelKit to take, where the reference names an index of several (templated).
     :param parents: first unpack the model of the ModelKit that this one's Kitfile names as its base.
     :param kitops_conn_id: where to unpack from (templated).
