@@ -35,12 +35,16 @@ def add_verbs(verbs: Verbs) -> None:
     info.add_argument("reference", metavar="REF")
     info.add_argument("-f", "--field", metavar="PATH", help="only this field, such as .model.parts[0].name")
     add_label(info)
-    inspect = add_verb(verbs, "inspect", _inspect, "print the manifest and the config of a ModelKit")
+    inspect = add_verb(
+        verbs, "inspect", _inspect, "print the manifest and the config of a ModelKit, or what an index holds"
+    )
     inspect.add_argument("reference", metavar="REF")
     add_label(inspect)
     diff = add_verb(verbs, "diff", _diff, "compare two ModelKits; exit code 10 when they differ")
     diff.add_argument("first", metavar="REF")
     diff.add_argument("second", metavar="REF")
+    add_label(diff, "--old-label", "an index that the first REF names")
+    add_label(diff, "--new-label", "an index that the second REF names")
     diff.add_argument(
         "--files", action="store_true", help="also which files differ inside the layers, which are then read"
     )
@@ -54,22 +58,13 @@ def _list(session: Session, options: argparse.Namespace) -> int:
     if not entries and options.reference and not options.reference.endswith("/"):
         # One without ModelKits is listed as such, one that is not there is not.
         store.check_repository(options.reference)
-    rows = [
-        {
-            "repository": entry.repository,
-            "digest": entry.digest,
-            "tags": list(entry.tags),
-            "size": entry.size,
-            "name": entry.name,
-            "version": entry.version,
-        }
-        for entry in entries
-    ]
+    rows = [{"repository": entry.repository, **entry.to_json()} for entry in entries]
     table = [("REPOSITORY", "TAGS", "DIGEST", "SIZE", "NAME", "VERSION")]
     for entry in entries:
         tags = ", ".join(entry.tags) or "-"
         size = size_text(entry.size)
-        table.append((entry.repository, tags, entry.digest, size, entry.name or "-", entry.version or "-"))
+        name = entry.name if entry.modelkits is None else f"index of {len(entry.modelkits)}"
+        table.append((entry.repository, tags, entry.digest, size, name or "-", entry.version or "-"))
     session.answer({"modelkits": rows}, columns(table))
     return 0
 
@@ -112,13 +107,11 @@ def _info(session: Session, options: argparse.Namespace) -> int:
 
 
 def _inspect(session: Session, options: argparse.Namespace) -> int:
-    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+    from airflow_provider_kitops.modelkit.inspect import inspect
 
     _, reference, target, descriptor = session.resolve(options.reference)
-    kit = ModelKit.read(target, descriptor.digest, pairs("--label", options.label))
-    answer: dict[str, Any] = describe(
-        target, reference, kit.descriptor, manifest=json.loads(kit.manifest), config=json.loads(kit.config)
-    )
+    found, fields = inspect(target, descriptor.digest, pairs("--label", options.label))
+    answer: dict[str, Any] = describe(target, reference, found, **fields)
     session.answer(answer, json.dumps(answer, indent=2, ensure_ascii=False))
     return 0
 
@@ -128,9 +121,13 @@ def _diff(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
     sides = [session.resolve(text) for text in (options.first, options.second)]
-    kits = [ModelKit.read(target, descriptor.digest) for _, _, target, descriptor in sides]
+    labels = pairs("--old-label", options.old_label), pairs("--new-label", options.new_label)
+    kits = [
+        ModelKit.read(target, descriptor.digest, each)
+        for (_, _, target, descriptor), each in zip(sides, labels, strict=True)
+    ]
     found = diff(*kits)
-    names = [str(reference.at(descriptor.digest)) for _, reference, _, descriptor in sides]
+    names = [str(side[1].at(kit.descriptor.digest)) for side, kit in zip(sides, kits, strict=True)]
     answer: dict[str, Any] = {"old": names[0], "new": names[1], **found.to_json()}
     lines = [f"--- {names[0]}", f"+++ {names[1]}"]
     for each in answer["layers"]:

@@ -116,10 +116,10 @@ def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def add_label(parser: argparse.ArgumentParser) -> None:
+def add_label(parser: argparse.ArgumentParser, flag: str = "--label", what: str = "an index") -> None:
     """Add the flag that picks a ModelKit of an index."""
     parser.add_argument(
-        "--label", action="append", default=[], metavar="KEY=VALUE", help="which ModelKit to take of an index"
+        flag, action="append", default=[], metavar="KEY=VALUE", help=f"which ModelKit to take of {what}"
     )
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_provider_kitops.modelkit import _gojson
+from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.descriptor import INDEX, Descriptor, are_annotations
 from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
+from airflow_provider_kitops.oci.target import Target
 
 INDEX_ARTIFACT_TYPE = "application/vnd.kitops.modelkit.index.v1+json"
 
@@ -36,13 +38,39 @@ class IndexedModelKit:
         """Whether it has all of these labels; a label that is no text is compared in its JSON form."""
         return all(key in self.labels and _text(self.labels[key]) == value for key, value in wanted.items())
 
+    def to_json(self) -> dict[str, Any]:
+        """Its ``digest`` and ``labels``, as operators and the command show them."""
+        return {"digest": self.descriptor.digest, "labels": dict(self.labels)}
+
 
 @dataclass(frozen=True)
 class ModelKitIndex:
-    """A parsed index."""
+    """A parsed index.
+
+    :param manifest: its bytes, as stored.
+    """
 
     modelkits: tuple[IndexedModelKit, ...]
     annotations: Mapping[str, str] = field(default_factory=dict)
+    manifest: bytes = field(default=b"", repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the index and of the manifests in it."""
+        return len(self.manifest) + sum(each.descriptor.size for each in self.modelkits)
+
+    @classmethod
+    def read(cls, target: Target, descriptor: Descriptor) -> ModelKitIndex:
+        """Read an index of ModelKits; nothing that is in it is fetched.
+
+        :raises InvalidInput: it is malformed, or one of other things, such as an image for several machines.
+        """
+        name = f"{target.name}@{descriptor.digest}"
+        data = read(target, descriptor)
+        found = cls.parse(data, name)
+        if json.loads(data).get("artifactType") != INDEX_ARTIFACT_TYPE:
+            raise InvalidInput(f"{name} is an index, but not one of ModelKits.")
+        return found
 
     @classmethod
     def parse(cls, data: bytes, name: str) -> ModelKitIndex:
@@ -60,19 +88,19 @@ class ModelKitIndex:
             raise malformed
         if not are_annotations(value.get("annotations")):
             raise malformed
+        try:
+            _gojson.dumps(value)
+        except (InvalidInput, ValueError, RecursionError) as error:
+            # Numbers beyond a float's range, or beyond all measure.
+            raise malformed from error
         found = []
         for each in value["manifests"]:
             descriptor = Descriptor.from_json(each)
             labels = each.get("modelMetadata") or {}
             if not isinstance(labels, dict):
                 raise malformed
-            try:
-                _gojson.dumps(labels)
-            except (InvalidInput, ValueError, RecursionError) as error:
-                # Numbers beyond a float's range, or beyond all measure.
-                raise malformed from error
             found.append(IndexedModelKit(descriptor, labels))
-        return cls(tuple(found), value.get("annotations") or {})
+        return cls(tuple(found), value.get("annotations") or {}, data)
 
     def pick(self, labels: Mapping[str, str], name: str) -> IndexedModelKit:
         """The one ModelKit that has all of ``labels``; one that is listed several times is still one.

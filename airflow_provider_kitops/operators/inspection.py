@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,9 @@ from airflow_provider_kitops.operators._base import KitopsBaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_kitops.modelkit.modelkit import ModelKit
+    from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.oci.target import Target
 
 
 #: What one task hands to the next is small.
@@ -25,7 +25,7 @@ _MOST_FILES = 1000
 
 
 class _ReadOperator(KitopsBaseOperator):
-    """Base of the operators that read one ModelKit."""
+    """Base of the operators that read one ModelKit, or an index."""
 
     template_fields: Sequence[str] = ("reference", "labels", "kitops_conn_id")
 
@@ -34,13 +34,10 @@ class _ReadOperator(KitopsBaseOperator):
         self.reference = reference
         self.labels = labels
 
-    def _read(self, store: Store) -> tuple[str, ModelKit]:
-        """The reference, pinned, and what it names."""
-        from airflow_provider_kitops.modelkit.modelkit import ModelKit
-
-        pinned, descriptor = store.resolve(reference_text(self.reference, "reference"))
-        kit = ModelKit.read(store.target(pinned), descriptor.digest, settings_of(self.labels, "labels"))
-        return str(pinned.at(kit.descriptor.digest)), kit
+    def _where(self, store: Store) -> tuple[Reference, Target, dict[str, str]]:
+        """The reference, pinned, its repository, and the labels."""
+        pinned, _ = store.resolve(reference_text(self.reference, "reference"))
+        return pinned, store.target(pinned), settings_of(self.labels, "labels")
 
 
 class KitInfoOperator(_ReadOperator):
@@ -62,9 +59,12 @@ class KitInfoOperator(_ReadOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kitops.modelkit.fields import field_of
+        from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
         with self.hook.store() as store:
-            reference, kit = self._read(store)
+            pinned, target, labels = self._where(store)
+            kit = ModelKit.read(target, pinned.digest, labels)
+            reference = pinned.at(kit.descriptor.digest)
             if self.field is None:
                 return describe(store, reference, kitfile=field_of(kit.kitfile, ""))
             return describe(store, reference, field=self.field, value=field_of(kit.kitfile, self.field))
@@ -72,18 +72,23 @@ class KitInfoOperator(_ReadOperator):
 
 class KitInspectOperator(_ReadOperator):
     """
-    Read the manifest and the config of a ModelKit.
+    Read the manifest and the config of a ModelKit, or what an index of ModelKits holds.
 
     :param reference: a reference, or the output of another task (templated).
-    :param labels: which ModelKit to take, where the reference names an index of several (templated).
+    :param labels: which ModelKit to take, where the reference names an index of several; without them it is the index
+        that is read (templated).
     :param kitops_conn_id: where it is (templated).
-    :return: the reference dictionary, with the ``manifest`` and the ``config`` as JSON values.
+    :return: the reference dictionary, with the ``manifest`` and the ``config`` as JSON values; of an index, the
+        ``manifest`` and its ``modelkits``, each with ``digest`` and ``labels``.
     """
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kitops.modelkit.inspect import inspect
+
         with self.hook.store() as store:
-            reference, kit = self._read(store)
-            return describe(store, reference, manifest=json.loads(kit.manifest), config=json.loads(kit.config))
+            pinned, target, labels = self._where(store)
+            found, fields = inspect(target, pinned.digest, labels)
+            return describe(store, pinned.at(found.digest), **fields)
 
 
 class KitDiffOperator(KitopsBaseOperator):
@@ -92,18 +97,31 @@ class KitDiffOperator(KitopsBaseOperator):
 
     :param old: a reference, or the output of another task (templated).
     :param new: the same (templated).
+    :param old_labels: which ModelKit to take, where ``old`` names an index of several (templated).
+    :param new_labels: the same for ``new`` (templated).
     :param files: also compare files, which reads the layers that differ, and no others.
     :param kitops_conn_id: where they are (templated).
     :return: the reference dictionary of ``new``, with ``old`` (pinned), ``identical``, ``fields``, ``layers`` and, on
         request, the first 1,000 ``files`` and how many ``more_files`` there are.
     """
 
-    template_fields: Sequence[str] = ("old", "new", "kitops_conn_id")
+    template_fields: Sequence[str] = ("old", "new", "old_labels", "new_labels", "kitops_conn_id")
 
-    def __init__(self, *, old: ReferenceLike, new: ReferenceLike, files: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        old: ReferenceLike,
+        new: ReferenceLike,
+        old_labels: Mapping[str, str] | None = None,
+        new_labels: Mapping[str, str] | None = None,
+        files: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.old = old
         self.new = new
+        self.old_labels = old_labels
+        self.new_labels = new_labels
         self.files = files
 
     def _execute(self, context: Context) -> dict[str, Any]:
@@ -116,7 +134,10 @@ class KitDiffOperator(KitopsBaseOperator):
                 store.resolve(reference_text(value, name)) for name, value in (("old", self.old), ("new", self.new))
             )
             ours, theirs = store.target(old), store.target(new)
-            found = diff(ModelKit.read(ours, one.digest), ModelKit.read(theirs, other.digest))
+            before = ModelKit.read(ours, one.digest, settings_of(self.old_labels, "old_labels"))
+            after = ModelKit.read(theirs, other.digest, settings_of(self.new_labels, "new_labels"))
+            found = diff(before, after)
+            old, new = old.at(before.descriptor.digest), new.at(after.descriptor.digest)
             answer = describe(store, new, tags=[], old=str(old), **found.to_json())
             if self.files:
                 files = [
@@ -130,11 +151,12 @@ class KitDiffOperator(KitopsBaseOperator):
 
 class KitListOperator(KitopsBaseOperator):
     """
-    List the tagged ModelKits of a repository.
+    List the tagged ModelKits of a repository, and its tagged indexes of ModelKits.
 
     :param repository: the repository (templated).
     :param kitops_conn_id: where it is (templated).
-    :return: a list of ``{"reference", "digest", "tags", "size", "name", "version"}``, one for each ModelKit.
+    :return: a list of ``{"reference", "kind", "digest", "tags", "size", "name", "version"}``, one for each; the
+        ``kind`` is ``modelkit`` or ``index``, and an index has ``modelkits``, each with ``digest`` and ``labels``.
     """
 
     template_fields: Sequence[str] = ("repository", "kitops_conn_id")
@@ -154,13 +176,6 @@ class KitListOperator(KitopsBaseOperator):
                 )
             store.check_repository(where)
             return [
-                {
-                    "reference": str(where.at(entry.digest)),
-                    "digest": entry.digest,
-                    "tags": list(entry.tags),
-                    "size": entry.size,
-                    "name": entry.name,
-                    "version": entry.version,
-                }
+                {"reference": str(where.at(entry.digest)), **entry.to_json()}
                 for entry in list_modelkits(store.target(where))
             ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_kitops.modelkit.index import INDEX_ARTIFACT_TYPE
+from airflow_provider_kitops.oci.descriptor import INDEX
+from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.operators.inspection import (
     KitDiffOperator,
     KitInfoOperator,
@@ -21,6 +25,54 @@ from tests.unit.airflow.test_operators import pack
 def packed(tmp_path: Path, layout: Path, context: Any) -> dict[str, Any]:
     answer: dict[str, Any] = pack(tmp_path, tags=["latest"]).execute(context)
     return answer
+
+
+@pytest.fixture
+def index(tmp_path: Path, layout: Path, packed: dict[str, Any], context: Any) -> str:
+    """An index ``demo/model:sizes`` of two ModelKits."""
+    large = pack(tmp_path, b"large weights", reference="demo/model:v2").execute(context)
+    store = Layout(layout, "demo/model")
+    manifests = [
+        {**store.resolve(kit["digest"]).to_json(), "modelMetadata": {"size": size}}
+        for size, kit in (("small", packed), ("large", large))
+    ]
+    value = {"schemaVersion": 2, "mediaType": INDEX, "artifactType": INDEX_ARTIFACT_TYPE, "manifests": manifests}
+    descriptor = store.push(INDEX, json.dumps(value).encode())
+    store.tag(descriptor, "sizes")
+    return descriptor.digest
+
+
+def test_an_index_is_listed_and_looked_into(packed: dict[str, Any], index: str, context: Any) -> None:
+    listed = KitListOperator(task_id="list", repository="demo/model").execute(context)
+    assert [each["kind"] for each in listed] == ["modelkit", "index", "modelkit"]
+    answer = KitInspectOperator(task_id="inspect", reference="demo/model:sizes").execute(context)
+    assert (answer["reference"], answer["media_type"]) == (f"demo/model@{index}", INDEX)
+    assert answer["size"] == listed[1]["size"]
+    assert answer["modelkits"] == listed[1]["modelkits"]
+    assert answer["modelkits"][0] == {"digest": packed["digest"], "labels": {"size": "small"}}
+    one = KitInspectOperator(task_id="one", reference="demo/model:sizes", labels={"size": "small"}).execute(context)
+    assert one["reference"] == packed["reference"]
+    info = KitInfoOperator(task_id="info", reference="demo/model:sizes", labels={"size": "small"}).execute(context)
+    assert info["reference"] == packed["reference"]
+    with pytest.raises(AirflowFailException, match="no label"):
+        KitInfoOperator(task_id="info", reference="demo/model:sizes").execute(context)
+
+
+@pytest.mark.usefixtures("index")
+def test_diff_chooses_from_an_index_on_each_side(packed: dict[str, Any], context: Any) -> None:
+    sizes = {"old": "demo/model:sizes", "new": "demo/model:sizes"}
+    arguments: dict[str, Any] = {**sizes, "old_labels": {"size": "small"}, "new_labels": {"size": "large"}}
+    answer = KitDiffOperator(task_id="diff", files=True, **arguments).execute(context)
+    assert answer["old"] == packed["reference"]
+    assert answer["reference"] != packed["reference"]
+    assert [file["new"]["size"] for file in answer["files"]] == [13]
+    for wrong, said in (
+        ({"old_labels": {"size": "huge"}}, "size=huge"),
+        ({"new_labels": "size=small"}, "new_labels is str"),
+        ({"new": packed}, "not an index"),
+    ):
+        with pytest.raises(AirflowFailException, match=said):
+            KitDiffOperator(task_id="diff", **{**arguments, **wrong}).execute(context)
 
 
 def test_info_gives_the_kitfile_or_one_field(packed: dict[str, Any], context: Any) -> None:
@@ -56,6 +108,7 @@ def test_list_gives_each_modelkit_once_with_its_tags(packed: dict[str, Any], con
     assert answer == [
         {
             "reference": packed["reference"],
+            "kind": "modelkit",
             "digest": packed["digest"],
             "tags": ["latest", "v1"],
             "size": packed["size"],

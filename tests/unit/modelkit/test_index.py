@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_kitops.modelkit.index import INDEX_ARTIFACT_TYPE, ModelKitIndex
+from airflow_provider_kitops.modelkit.inspect import inspect
 from airflow_provider_kitops.modelkit.kitfile import Code, Kitfile
+from airflow_provider_kitops.modelkit.listing import list_modelkits
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import unpack
@@ -39,6 +41,39 @@ def test_labels_pick_one(layout: Layout, index: str, tmp_path: Path) -> None:
     assert (tmp_path / "out/1.py").read_text() == "1"
     assert ModelKit.read(layout, index, {"gpu": "true"}).descriptor == kit.descriptor
     assert kit.descriptor.digest != index
+
+
+def test_it_is_listed_with_what_it_holds(layout: Layout, index: str) -> None:
+    one = ModelKit.read(layout, index, {"size": "small"}).descriptor.digest
+    layout.tag(layout.resolve(one), "small")
+    layout.tag(layout.push(INDEX, json.dumps({"mediaType": INDEX, "manifests": []}).encode()), "image")
+    sizes, small = list_modelkits(layout)
+    assert (sizes.digest, sizes.tags, sizes.name, sizes.version) == (index, ("sizes",), "", "")
+    answer = sizes.to_json()
+    assert answer["kind"] == "index"
+    assert answer["modelkits"][0] == {"digest": one, "labels": {"size": "small", "gpu": False}}
+    assert [each["labels"]["size"] for each in answer["modelkits"]] == ["small", "large"]
+    assert sizes.size > sum(layout.resolve(each["digest"]).size for each in answer["modelkits"])
+    assert (small.digest, small.modelkits, small.to_json()["kind"]) == (one, None, "modelkit")
+    assert "modelkits" not in small.to_json()
+
+
+def test_what_an_index_holds_is_shown_unless_labels_pick_one(layout: Layout, index: str) -> None:
+    descriptor, fields = inspect(layout, "sizes", {})
+    assert descriptor.digest == index
+    assert fields["manifest"]["artifactType"] == INDEX_ARTIFACT_TYPE
+    assert [each["labels"]["size"] for each in fields["modelkits"]] == ["small", "large"]
+    descriptor, fields = inspect(layout, "sizes", {"size": "large"})
+    assert descriptor == ModelKit.read(layout, index, {"size": "large"}).descriptor
+    assert fields["config"]["code"][0]["path"] == "1.py"
+
+
+def test_an_index_of_other_things_is_not_shown_as_one_of_modelkits(layout: Layout, index: str) -> None:
+    value = json.loads(ModelKitIndex.read(layout, layout.resolve(index)).manifest)
+    del value["artifactType"]
+    layout.tag(layout.push(INDEX, json.dumps(value).encode()), "images")
+    with pytest.raises(InvalidInput, match="not one of ModelKits"):
+        inspect(layout, "images", {})
 
 
 def test_labels_that_none_or_several_have_are_refused_with_what_there_is(layout: Layout, index: str) -> None:
@@ -78,6 +113,8 @@ def test_a_number_that_json_has_no_form_for_is_refused_with_the_index(number: st
     data = json.dumps({"mediaType": INDEX, "manifests": [entry(f"sha256:{'a' * 64}", {"size": "?"})]})
     with pytest.raises(InvalidInput, match="demo:sizes is malformed"):
         ModelKitIndex.parse(data.replace('"?"', number).encode(), "demo:sizes")
+    with pytest.raises(InvalidInput, match="demo:sizes is malformed"):
+        ModelKitIndex.parse(f'{{"mediaType": "{INDEX}", "manifests": [], "x": {number}}}'.encode(), "demo:sizes")
 
 
 def test_long_labels_are_shortened_in_messages() -> None:
