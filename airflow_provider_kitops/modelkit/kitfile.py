@@ -10,10 +10,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from airflow_provider_kitops.modelkit import _document, _gojson
 from airflow_provider_kitops.modelkit._document import Entries, Items, Node, Scalar
+from airflow_provider_kitops.modelkit._dumper import FlowList, dump
 from airflow_provider_kitops.modelkit._paths import is_modelkit_reference
 from airflow_provider_kitops.oci.descriptor import MAX_MANIFEST_SIZE, is_text
 from airflow_provider_kitops.oci.disk import storage_errors
@@ -179,9 +178,7 @@ class Kitfile:
         document = _plain(self, {})
         if self.package == Package():
             del document["package"]
-        return yaml.dump(
-            document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=2**31
-        )
+        return dump(document)
 
     def to_config_json(self, layers: Sequence[LayerIds] = ()) -> bytes:
         """The config of a ModelKit (``application/vnd.kitops.modelkit.config.v1+json``), byte for byte as kit does.
@@ -432,7 +429,7 @@ def _plain(value: Any, ids: Mapping[int, LayerIds]) -> Any:
         else:
             item, empty = (list(item) if isinstance(item, tuple) else item), not item
         if not empty or (type(value), field.name) in _ALWAYS:
-            document[_key(field.name)] = _Flow(item) if field.name == "authors" else item
+            document[_key(field.name)] = FlowList(item) if field.name == "authors" else item
     found = ids.get(id(value))
     if found:
         document |= {"digest": found.digest, "diffId": found.diff_id}
@@ -446,57 +443,3 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_sorted(item) for item in value]
     return value
-
-
-class _Flow(list[Any]):
-    """A list that YAML shows on one line."""
-
-
-#: Text that other YAML readers take for booleans.
-_OTHERS_BOOLEANS = {"y", "n", "yes", "no", "on", "off"}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what ``_document.resolve`` would not read back as text, and indents lists below their key."""
-
-    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        if kind is not yaml.ScalarNode:
-            return str(super().resolve(kind, value, implicit))  # type: ignore[no-untyped-call]
-        found = _document.resolve(value) if implicit[0] else value
-        if isinstance(found, str):
-            # A time comes back as text, but as another text.
-            plain = found == value and not (implicit[0] and (value.lower() in _OTHERS_BOOLEANS or value in ("<<", "=")))
-            return f"tag:yaml.org,2002:{'str' if plain else 'timestamp'}"
-        names = {bool: "bool", int: "int", float: "float"}
-        return f"tag:yaml.org,2002:{names.get(type(found), 'null')}"
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _float_node(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
-    text = _gojson.number(value)
-    if text == "-0":
-        text = "-0.0"  # no integer has this sign
-    kind = "float" if "e" in text or "." in text else "int"
-    return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
-
-
-def _text_node(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    if any(other in value for other in "\r\x85\u2028\u2029"):
-        # Line breaks to YAML 1.1, which other styles would fold or turn into a plain one.
-        style = '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-def _flow_node(dumper: yaml.SafeDumper, value: _Flow) -> yaml.SequenceNode:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-
-
-_Dumper.add_representer(float, _float_node)
-_Dumper.add_representer(str, _text_node)
-_Dumper.add_representer(_Flow, _flow_node)
