@@ -22,7 +22,7 @@ _TAGS = {
     f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq")
 }
 #: Stands for "no tag was written and the scalar is not quoted".
-_PLAIN = "?"
+PLAIN = "?"
 
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -131,12 +131,12 @@ def _timestamp(text: str) -> str | None:
     )
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """Composes nodes only, and marks scalars that were written without quotes and without a tag."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode:
-            return _PLAIN if implicit[0] else _STR
+            return PLAIN if implicit[0] else _STR
         return "tag:yaml.org,2002:map" if kind is yaml.MappingNode else "tag:yaml.org,2002:seq"
 
 
@@ -146,7 +146,7 @@ def parse_yaml(text: str) -> Node | None:
     :raises DocumentError: not YAML, a key defined twice, a tag other than the core schema's, too deep, or too large.
     """
     try:
-        loader = _Loader(text)
+        loader = Loader(text)
         try:
             node = loader.get_node() if loader.check_node() else None
             return None if node is None else _Converter().convert(node, 0)
@@ -175,7 +175,7 @@ class _Converter:
         # Aliases are followed, so a short text can stand for an enormous or an endless tree.
         if self.count > MAX_NODES or depth > MAX_DEPTH:
             raise DocumentError(f"line {line}: nested too deeply, or aliases expand to too much")
-        if node.tag != _PLAIN and node.tag not in _TAGS:
+        if node.tag != PLAIN and node.tag not in _TAGS:
             raise DocumentError(f"line {line}: the tag {node.tag} has no meaning here")
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node, line)
@@ -187,7 +187,7 @@ class _Converter:
         own: dict[tuple[type, Any], tuple[Scalar, Node]] = {}
         merged: dict[tuple[type, Any], tuple[Scalar, Node]] = {}
         for key_node, value_node in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag == _PLAIN and key_node.value == "<<":
+            if isinstance(key_node, yaml.ScalarNode) and key_node.tag == PLAIN and key_node.value == "<<":
                 for key, value in self._merged(value_node, depth + 1):
                     merged.setdefault((type(key.value), key.value), (key, value))
                 continue
@@ -217,7 +217,7 @@ def _scalar(node: yaml.ScalarNode, line: int) -> Scalar:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeError as error:
             raise DocumentError(f"line {line}: half of a surrogate pair is not a character") from error
-    if node.tag == _PLAIN:
+    if node.tag == PLAIN:
         return Scalar(text, resolve(text), line)
     kind = _TAGS[node.tag]
     if kind == "str":

@@ -1,29 +1,18 @@
-"""Change a Kitfile that people write: what is not changed keeps its value, its place and its comments."""
+"""Change a Kitfile that people write: only the text of what is changed is written anew."""
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark, YAMLError
-from ruamel.yaml.resolver import VersionedResolver
-from ruamel.yaml.scalarstring import (
-    DoubleQuotedScalarString,
-    FoldedScalarString,
-    LiteralScalarString,
-    PlainScalarString,
-    SingleQuotedScalarString,
-)
-from ruamel.yaml.tokens import CommentToken
+import yaml
 
-from airflow_provider_kitops.modelkit import _document, _gojson
-from airflow_provider_kitops.modelkit.fields import parse_path, value_at
+from airflow_provider_kitops.modelkit import _document, _dumper, _gojson
+from airflow_provider_kitops.modelkit.fields import parse_path
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, parse_config, parse_kitfile
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidKitfile
 
@@ -33,9 +22,8 @@ _BY_HAND = "Edit it by hand."
 def edit_kitfile(text: str, changes: Mapping[str, Any], *, name: str = "Kitfile") -> str:
     """``text`` with some fields set, and with no other field changed.
 
-    What stays keeps its value as it is written, its quotes, its anchors, its place and its comments; line endings
-    become those of the first line. Indentation, blanks and the lines that a long text is broken into may be set anew.
-    What is removed or replaced takes the comments in it along; those above and below it stay.
+    What stays, stays as it is written, byte for byte. What is removed or replaced takes the comments in it along;
+    those above, beside and below it stay.
 
     :param changes: value by path, such as ``package.version`` or ``datasets[0].path``; an index one past the end adds
         an entry; ``None`` removes the field or the entry. They are made one after another. Numbers and booleans become
@@ -46,55 +34,24 @@ def edit_kitfile(text: str, changes: Mapping[str, Any], *, name: str = "Kitfile"
         two fields share a value by an alias.
     """
     wanted = json.loads(parse_kitfile(text, name=name).to_config_json(), parse_int=_integer)
-    steps = [(path, parse_path(path)) for path in changes]
-    values = [_plain(changes[path], path, "parameters" in where) for path, where in steps]
     mark = "\ufeff" if text.startswith("\ufeff") else ""
-    breaks = re.search(r"\r?\n", text)
-    lines = text.removeprefix(mark).replace("\r\n", "\n")
-    if lines.startswith("%"):
-        raise InvalidKitfile(f"{name} starts with a YAML directive, which an edit would lose.", hint=_BY_HAND)
-    editor = _editor(lines)
-    try:
-        document = editor.load(lines)
-        for (path, where), value in zip(steps, values, strict=True):
-            _set(document, where, value, path, wanted)
-            _want(wanted, where, value)
-        out = io.StringIO()
-        editor.dump(document, out)
-    except YAMLError as error:
-        said = " ".join(str(error).split())
-        raise InvalidKitfile(f"{name} cannot be edited: {said}", hint=_BY_HAND) from error
-    edited = out.getvalue()
-    if not lines.endswith("\n"):
-        edited = edited.removesuffix("\n")
-    if breaks and breaks[0] == "\r\n":
-        edited = edited.replace("\n", "\r\n")
+    edited = text.removeprefix(mark)
+    for path, given in changes.items():
+        where = parse_path(path)
+        if not where:
+            raise InvalidInput("The path of a field to change is empty.")
+        value = _plain(given, path, "parameters" in where)
+        try:
+            edited = _Page(edited).changed(where, value)
+            wanted = _changed(wanted, where, value)
+        except LookupError as error:
+            raise InvalidInput(f"The Kitfile has no {path}.") from error
+        except yaml.YAMLError as error:
+            said = " ".join(str(error).split())
+            raise InvalidKitfile(f"{path} in {name} cannot be edited: {said}", hint=_BY_HAND) from error
     edited = mark + edited
     _check(parse_kitfile(edited, name=f"{name}, edited,"), wanted, name)
     return edited
-
-
-class _AsWritten(VersionedResolver):
-    """Takes every plain scalar for text, so that it is written as it was read; ``<<`` stays a key."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        return super().resolve(kind, value, (False, False))
-
-
-#: Texts of many lines, with no comment beside them.
-_BLOCKS = (LiteralScalarString, FoldedScalarString)
-
-
-def _editor(text: str) -> YAML:
-    editor = YAML()
-    editor.Resolver = _AsWritten
-    editor.preserve_quotes = True
-    editor.width = 2**31
-    if re.match(r"(#.*\n|\s*\n)*---\s", text):
-        editor.explicit_start = True
-    indent = re.search(r"^( *)- ", text, re.MULTILINE)
-    editor.indent(mapping=2, sequence=4, offset=2) if indent and indent[1] else editor.indent(mapping=2, sequence=2)
-    return editor
 
 
 def _integer(text: str) -> int | float:
@@ -120,7 +77,8 @@ def _plain(value: Any, path: str, json_value: bool, depth: int = 0) -> Any:
         return str.__str__(value)
     if value is None or isinstance(value, bool):
         return value if json_value or value is None else str(value).lower()
-    if isinstance(value, int | float):
+    # Integers of more than 64 bits are read as floats.
+    if isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**64):
         value = int(value) if isinstance(value, int) else float(value)
         return value if json_value else str(value)
     raise InvalidInput(
@@ -128,165 +86,231 @@ def _plain(value: Any, path: str, json_value: bool, depth: int = 0) -> Any:
     )
 
 
-def _written(value: Any) -> Any:
-    """A plain value as the editor is to write it: with quotes where it would be read as something else."""
-    if isinstance(value, dict):
-        return CommentedMap((_written(key), _written(item)) for key, item in value.items())
-    if isinstance(value, list):
-        return CommentedSeq(_written(item) for item in value)
-    if isinstance(value, str):
-        if set("\r\x85\u2028\u2029") & set(value):
-            # Line breaks to YAML 1.1, which other styles would fold.
-            return DoubleQuotedScalarString(value)
-        others = value.lower() in ("y", "n", "yes", "no", "on", "off") or value in ("<<", "=")
-        return SingleQuotedScalarString(value) if others or _document.resolve(value) != value else value
-    if isinstance(value, float) and not isinstance(value, bool):
-        special = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf", "-0.0": "-0.0"}.get(str(value))
-        return PlainScalarString(special or _gojson.number(value))
-    return PlainScalarString("null" if value is None else str(value).lower())
+def _changed(old: Any, where: list[str | int], value: Any) -> Any:
+    """A JSON value with the same change; what leads nowhere there, is found by ``_check``.
 
-
-def _set(document: Any, where: list[str | int], value: Any, path: str, known: Any) -> None:
-    if not where:
-        raise InvalidInput("The path of a field to change is empty.")
-    *parents, last = where
-    place = document
-    for at, step in enumerate(parents):
-        following = where[at + 1]
-        if isinstance(step, str) and isinstance(place, CommentedMap) and _empty(place.get(step)) and value is not None:
-            place[_key(place, step)] = CommentedSeq() if isinstance(following, int) else CommentedMap()
-        elif isinstance(step, int) and isinstance(place, CommentedSeq) and step == len(place) and value is not None:
-            place.append(CommentedMap())
-        try:
-            place = value_at(place, [step])
-        except LookupError as error:
-            raise _missing(path, where, known) from error
-    if isinstance(last, int) and isinstance(place, CommentedSeq) and last == len(place) and value is not None:
-        place.append(_written(value))
-        return
-    if isinstance(place, CommentedMap if isinstance(last, str) else CommentedSeq):
-        there = last in place if isinstance(last, str) else last < len(place)
-        if value is None and there:
-            below = _lines_below(place, last)
-            at = list(place).index(last) if isinstance(last, str) else last
-            del place[last]
-            if not place and parents:
-                _put_empty(document, parents, type(place)())
-            if at:
-                _add_lines(*_end(place, list(place)[at - 1] if isinstance(last, str) else at - 1), below)
-            elif parents:
-                _add_lines(value_at(document, parents[:-1]), parents[-1], below)
-            return
-        if value is not None and (there or isinstance(last, str)):
-            below = _lines_below(place, last) if there else ""
-            stays = there and isinstance(place[last], str) and not isinstance(place[last], _BLOCKS)
-            if stays and value not in ({}, []):
-                below = ""  # the editor keeps them with what has the same place
-            if there and isinstance(place[last], _BLOCKS):
-                place.ca.items.pop(last, None)
-            if there and value in ({}, []):
-                _put_empty(document, where, _written(value))
-            else:
-                place[_key(place, last) if isinstance(last, str) else last] = _written(value)
-            _add_lines(*_end(place, last), below)
-            return
-    raise _missing(path, where, known)
-
-
-def _put_empty(document: Any, where: list[str | int], empty: Any) -> None:
-    """Put something empty where something was, without the comments between a key and its value.
-
-    The editor would write these before it, and what follows them could not be read.
+    :raises LookupError: an index is beyond the end.
     """
-    *parents, last = where
-    parent = value_at(document, parents)
-    slot = _slot(parent)
-    comments = parent.ca.items.get(last)
-    if comments:
-        token = comments[slot]
-        beside = token.value.partition("\n")[0].strip() if token else ""
-        comments[slot:] = [None] * len(comments[slot:])
-        if beside:
-            comments[slot] = CommentToken(f"{beside}\n", token.start_mark, None)
-        if not any(comments):
-            del parent.ca.items[last]
-    parent[last] = empty
+    if not where:
+        return value
+    step, *rest = where
+    removed = value is None and not rest
+    if isinstance(step, str):
+        entries = dict(old) if isinstance(old, dict) else {}
+        before = entries.pop(step, None) if removed else entries.get(step)
+        return entries if removed else entries | {step: _changed(before, rest, value)}
+    items = list(old) if isinstance(old, list) else []
+    if step > len(items):
+        raise LookupError(step)
+    before = items[step] if step < len(items) else None
+    items[step : step + 1] = [] if removed else [_changed(before, rest, value)]
+    return items
 
 
-def _slot(place: Any) -> int:
-    """Where the editor keeps the comment that follows a value: in a mapping, after those of the key."""
-    return 2 if isinstance(place, CommentedMap) else 0
+_ALIAS = "*"
+_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+#: Blanks, comments, anchors and tags, none of which is given back to find the sign after them.
+_GAP = "(?:\\s|#[^\r\n\x85\u2028\u2029]*|[&!]\\S*)*+"
+_SIGN = {sign: re.compile(_GAP + sign) for sign in ":-,"}
 
 
-def _end(place: Any, step: str | int) -> tuple[Any, str | int]:
-    """The innermost mapping or list that ends where ``place[step]`` ends, and its last key or index."""
-    while isinstance(place[step], CommentedMap | CommentedSeq) and place[step] and not place[step].fa.flow_style():
-        place = place[step]
-        step = list(place)[-1] if isinstance(place, CommentedMap) else len(place) - 1
-    return place, step
+class _Composer(_document.Loader):
+    """Keeps an alias as a node of its own, which has its place in the text."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()  # type: ignore[no-untyped-call]
+            return yaml.ScalarNode(_ALIAS, event.anchor, event.start_mark, event.end_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
 
-def _lines_below(place: Any, step: str | int) -> str:
-    """The lines of comments below a value, which the editor keeps with the value."""
-    holder, last = _end(place, step)
-    comments = holder.ca.items.get(last)
-    token = comments[_slot(holder)] if comments else None
-    if not token:
-        return ""
-    lines: str = token.value
-    return lines.removeprefix("\n") if isinstance(holder[last], _BLOCKS) else lines.partition("\n")[2]
+class _OneLine(_dumper.Dumper):
+    """Writes a text of many lines as one, with escapes."""
+
+    def choose_scalar_style(self) -> str:
+        style = str(super().choose_scalar_style())
+        return '"' if self.analysis and self.analysis.multiline else style
 
 
-def _add_lines(place: Any, step: str | int, lines: str) -> None:
-    """Put lines of comments below a value."""
-    if not lines:
-        return
-    comments = place.ca.items.setdefault(step, [None, None, None, None])
-    slot = _slot(place)
-    before = comments[slot].value if comments[slot] else "\n"
-    mark = comments[slot].start_mark if comments[slot] else CommentMark(0)
-    comments[slot] = CommentToken(before + lines, mark, None)
+@dataclass(frozen=True)
+class _Element:
+    """A key with its value, or an item.
+
+    :param start: where the key or the dash is; in brackets, where the item is.
+    :param slot: where the value may begin: after the colon or the dash.
+    """
+
+    name: str | int | None
+    start: int
+    slot: int
+    value: yaml.Node
 
 
-def _empty(value: Any) -> bool:
-    """Whether nothing is written after a key, or a null."""
-    return value is None or (type(value) in (str, PlainScalarString) and _document.resolve(value) is None)
+class _Page:
+    """The text of a Kitfile, and the places of its nodes (of the first document)."""
 
+    def __init__(self, text: str) -> None:
+        self.text = text
+        loader = _Composer(text)
+        try:
+            loader.check_node()
+            self.root: yaml.Node | None = loader.get_node()
+        finally:
+            loader.dispose()
 
-def _key(place: Any, step: str) -> Any:
-    return step if step in place else _written(step)
+    def changed(self, where: list[str | int], value: Any) -> str:
+        """The text with one change.
 
-
-def _missing(path: str, where: list[str | int], known: Any) -> InvalidInput | InvalidKitfile:
-    try:
-        value_at(known, where)
-    except LookupError:
-        return InvalidInput(f"The Kitfile has no {path}.")
-    return InvalidKitfile(f"The Kitfile has {path} from a merge key, which cannot be changed there.", hint=_BY_HAND)
-
-
-def _want(wanted: Any, where: list[str | int], value: Any) -> None:
-    """Make the same change in the Kitfile's JSON; what leads nowhere there, is found by ``_check``."""
-    *parents, last = where
-    place = wanted
-    for at, step in enumerate(parents):
-        if isinstance(place, dict) and isinstance(step, str):
-            if place.get(step) is None:
-                place[step] = [] if isinstance(where[at + 1], int) else {}
-            place = place[step]
-        elif isinstance(place, list) and isinstance(step, int) and step <= len(place):
-            if step == len(place):
-                place.append({})
-            place = place[step]
-        else:
-            return
-    if isinstance(place, dict) and isinstance(last, str):
+        :raises LookupError: the path leads nowhere.
+        :raises yaml.YAMLError: it leads through an alias.
+        """
+        if self.root is None:
+            raise LookupError(where[0])
+        node, rest = self.root, where
+        above: tuple[yaml.Node, _Element] | None = None
+        while True:
+            step, *rest = rest
+            elements = self._elements(node, step)
+            at = next((at for at, element in enumerate(elements) if element.name == step), len(elements))
+            if not rest or at == len(elements) or _empty(elements[at].value):
+                break
+            above = node, elements[at]
+            node = elements[at].value
         if value is None:
-            place.pop(last, None)
+            if rest or at == len(elements):
+                raise _elsewhere(node, "<<") if any(element.name == "<<" for element in elements) else LookupError(step)
+            if len(elements) == 1 and above:
+                return self._with(*above, {} if isinstance(step, str) else [])
+            return self._without(node, elements, at)
+        new = _changed(None, rest, value)
+        if at < len(elements):
+            return self._with(node, elements[at], new)
+        if isinstance(step, int) and step > at:
+            raise LookupError(step)
+        return self._with_more(node, elements, {step: new} if isinstance(step, str) else [new])
+
+    def _elements(self, node: yaml.Node, step: str | int) -> list[_Element]:
+        """What is in a mapping, for a step that is a key, or in a list, for one that is an index."""
+        if node.tag == _ALIAS:
+            raise _elsewhere(node, f"*{node.value}")
+        if not isinstance(node, yaml.MappingNode if isinstance(step, str) else yaml.SequenceNode):
+            raise LookupError(step)  # noqa: TRY004 - nothing is there
+        found: list[_Element] = []
+        end = node.start_mark.index
+        for at, item in enumerate(node.value):
+            if isinstance(step, str):
+                key, value = item
+                slot = self._after(":", key.end_mark.index, value.start_mark.index)
+                found.append(_Element(None if key.tag == _ALIAS else key.value, key.start_mark.index, slot, value))
+            elif _is_block(node):
+                slot = self._after("-", end, item.start_mark.index)
+                found.append(_Element(at, slot - 1, slot, item))
+                end = self._end(item)
+            else:
+                found.append(_Element(at, item.start_mark.index, item.start_mark.index, item))
+        return found
+
+    def _with(self, holder: yaml.Node, element: _Element, value: Any) -> str:
+        """The text with another value for one element."""
+        text, slot, node = self.text, element.slot, element.value
+        start, end = node.start_mark.index, self._end(node)
+        if not _is_block(holder):
+            return text[:start] + (" " if text[start - 1] == ":" else "") + _in_line(value) + text[end:]
+        lines = [_in_line(value)]
+        if isinstance(value, dict | list) and value and (_is_block(node) or isinstance(node, yaml.ScalarNode)):
+            lines = _lines([value])
+            lines[0] = lines[0][2:]
+            if isinstance(element.name, str):
+                lines = ["", *_lines({"k": value})[1:]]
+        stop = self._line_end(end)
+        beside = "" if _is_block(node) else text[end:stop]
+        if _BREAK.search(text, slot, start):
+            first = f" {lines[0]}".rstrip() + text[slot : self._line_end(slot)].rstrip() + beside
         else:
-            place[last] = value
-    elif isinstance(place, list) and isinstance(last, int):
-        place[last : last + 1] = [] if value is None else [value]
+            first = ((text[slot:start] or " ") + lines[0]).rstrip()
+            comment = beside.lstrip()
+            if comment and not _BREAK.search(text, start, end):
+                beside = " " * max(1, stop - slot - len(comment) - len(first)) + comment
+            first += beside
+        return text[:slot] + self._joined([first, *self._indented(lines[1:], element)]) + text[stop:]
+
+    def _with_more(self, holder: yaml.Node, elements: list[_Element], more: Any) -> str:
+        """The text with one more element."""
+        end = self._end(elements[-1].value) if elements else holder.end_mark.index - 1
+        if _is_block(holder):
+            end = self._line_end(end)
+            added = self._joined(["", *self._indented(_lines(more), elements[0])])
+        else:
+            comma = ", " if self.text[end - 1] != ":" else " , "
+            added = (comma if elements else "") + _in_line(more)[1:-1]
+        return self.text[:end] + added + self.text[end:]
+
+    def _without(self, holder: yaml.Node, elements: list[_Element], at: int) -> str:
+        """The text without one element, and without its lines where nothing else is on them."""
+        text, start, end = self.text, elements[at].start, self._end(elements[at].value)
+        following = elements[at + 1].start if at + 1 < len(elements) else None
+        before = self._end(elements[at - 1].value) if at else start
+        after = end if _is_block(holder) else self._after(",", end, end)
+        stop = self._line_end(after)
+        line = start - self._column(start)
+        if not text[line:start].strip() and text[after:stop].strip()[:1] in ("", "#"):
+            below = _BREAK.match(text, stop)
+            return text[:line] + text[below.end() if below else stop :]
+        if _is_block(holder):
+            after = stop
+        if following is not None and not text[after:following].strip():
+            after = following
+        elif not _is_block(holder) and following is None and "#" not in text[before:start]:
+            start, after = before, end
+        return text[:start] + text[after:]
+
+    def _after(self, sign: str, place: int, otherwise: int) -> int:
+        found = _SIGN[sign].match(self.text, place)
+        return found.end() if found else otherwise
+
+    def _end(self, node: yaml.Node) -> int:
+        """Where the text of a node ends, without the blanks and comments below it."""
+        while _is_block(node):
+            node = node.value[-1][1] if isinstance(node, yaml.MappingNode) else node.value[-1]
+        start, end = node.start_mark.index, node.end_mark.index
+        return start + len(self.text[start:end].rstrip(" \t\r\n\x85\u2028\u2029"))
+
+    def _line_end(self, place: int) -> int:
+        found = _BREAK.search(self.text, place)
+        return found.start() if found else len(self.text)
+
+    def _column(self, place: int) -> int:
+        return len(_BREAK.split(self.text[:place])[-1])
+
+    def _indented(self, lines: list[str], element: _Element) -> list[str]:
+        indent = " " * self._column(element.start)
+        return [indent + line for line in lines]
+
+    def _joined(self, lines: list[str]) -> str:
+        breaks = _BREAK.search(self.text)
+        return (breaks[0] if breaks else "\n").join(lines)
+
+
+def _elsewhere(node: yaml.Node, sign: str) -> yaml.YAMLError:
+    return yaml.YAMLError(f"line {node.start_mark.line + 1}: what {sign} stands for is written elsewhere.")
+
+
+def _is_block(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.CollectionNode) and not node.flow_style
+
+
+def _empty(node: yaml.Node) -> bool:
+    """Whether nothing is written after a key or a dash, or a null."""
+    return node.tag == _document.PLAIN and _document.resolve(node.value) is None
+
+
+def _in_line(value: Any) -> str:
+    return _dumper.dump([value], _OneLine, flow=True)[1:-2]
+
+
+def _lines(value: Any) -> list[str]:
+    return _dumper.dump(value, _OneLine).split("\n")[:-1]
 
 
 def _check(edited: Kitfile, wanted: Any, name: str) -> None:

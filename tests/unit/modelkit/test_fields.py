@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_kitops.modelkit.edit import edit_kitfile
@@ -87,6 +87,8 @@ def test_an_edit_that_breaks_a_rule_or_leads_nowhere_is_refused() -> None:
         ({"package.name.first": "x"}, InvalidInput),
         ({"": "x"}, InvalidInput),
         ({"package.description": None}, InvalidInput),
+        ({"package[0]": "x"}, InvalidInput),
+        (dict.fromkeys(("manifestVersion", "package", "model", "datasets")) | {"model.path": "w"}, InvalidInput),
     ):
         with pytest.raises(error):
             edit_kitfile(TEXT, changes)
@@ -156,9 +158,93 @@ def test_scalars_that_are_not_edited_stay_as_written() -> None:
     assert edited(body, {"model.path": "b"}) == body.replace("path: a", "path: b")
 
 
-def test_a_directive_that_an_edit_would_lose_is_refused() -> None:
-    with pytest.raises(InvalidKitfile, match="directive"):
-        edit_kitfile("%YAML 1.1\n---\nmanifestVersion: 1.0.0\ncode: [{path: a}]\n", {"code[0].path": "b"})
+def test_directives_and_further_documents_stay() -> None:
+    text = "%YAML 1.1\n# first\n---\nmanifestVersion: 1.0.0\ncode: [{path: a}]\n--- # second\nb: c\n"
+    assert edit_kitfile(text, {"code[0].path": "b"}) == text.replace("path: a", "path: b")
+
+
+def test_comments_in_brackets_and_spare_commas_stay() -> None:
+    body = "code: [\n  {path: a}, # one\n  {path: b}, # two\n]\nmodel: {'path': w, } # three\n"
+    assert edited(body, {"code[1].path": "c"}) == body.replace("path: b", "path: c")
+    assert edited(body, {"code[0]": None}) == body.replace("  {path: a}, # one\n", "")
+    assert edited(body, {"code[1]": None}) == body.replace("  {path: b}, # two\n", "")
+    assert edited(body, {"code[2].path": "c"}) == body.replace("{path: b},", "{path: b}, {path: c},")
+    assert edited(body, {"model.name": "net"}) == body.replace("w, }", "w, name: net, }")
+
+
+def test_what_an_alias_stands_for_is_not_changed_at_the_alias() -> None:
+    body = "model: {path: a, parameters: &p {rank: 8}}\ndatasets: [{path: b, parameters: *p}]\n"
+    with pytest.raises(InvalidKitfile, match=r"datasets\[0\]\.parameters\.rank .* line 3: what \*p stands for"):
+        edited(body, {"datasets[0].parameters.rank": 16})
+    assert edited(body, {"datasets[0].parameters": {"rank": 16}}) == body.replace("*p", "{rank: 16}")
+    with pytest.raises(InvalidKitfile, match="undefined alias"):
+        edited(body, {"model.parameters": {"rank": 16}})
+
+
+LINES = [
+    "manifestVersion: 1.0.0",
+    "package: # whole",
+    "  # above",
+    "  'name': \"two",
+    '    lines" # name',
+    "  version: 014",
+    "  description: >-",
+    "    folded",
+    "",
+    "    text",
+    "  authors: [yes, 'no', # first",
+    "    1e3]",
+    "# between",
+    "model:",
+    "  path: w",
+    "  parameters: # p",
+    "    a: &a",
+    "    # in a",
+    "    - 0x1f",
+    "    -   k: 1_000",
+    "        l: !!str 1",
+    "    b: ~",
+    "datasets:",
+    "- path: d # d",
+    "  # of d",
+    "  parameters: {x: {}, y: [1, {z: .5}, ], } # x",
+    "-",
+    "  path: e",
+    "# end",
+]
+PATHS = [
+    "package.name", "package.version", "package.description", "package.license", "package.authors[0]",
+    "package.authors[2]", "model.path", "model.name", "model.parameters.a[0]", "model.parameters.a[1].k",
+    "model.parameters.a[1]", "model.parameters.a[2]", "model.parameters.b", "model.parameters.b.c",
+    "model.parameters.n", "datasets[0].name", "datasets[1].path", "datasets[0].parameters.x.a",
+    "datasets[0].parameters.y[0]", "datasets[0].parameters.y[1].z", "datasets[0].parameters.y[2]",
+    "datasets[0].parameters",
+]  # fmt: skip
+VALUES: list[object] = [None, "w2", "1.5", "a # b", "a: b", " two\nlines", "", "\u2028"]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(PATHS), st.sampled_from(VALUES), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\ufeff"])
+)
+@example("datasets[0].parameters.y[2]", "[", "\r\n", "\ufeff")
+def test_any_edit_changes_its_field_and_touches_no_other_line(path: str, value: object, end: str, mark: str) -> None:
+    text = mark + end.join([*LINES, ""])
+    try:
+        now = edit_kitfile(text, {path: value})
+    except (InvalidInput, InvalidKitfile):
+        assert not value, "there is nothing to remove, or the path of a layer is missing"
+        return
+    kitfile = parse_kitfile(now)
+    if value is not None:
+        assert (field_of(kitfile, path) if value else "") == value
+    written = [line for line in LINES if line]
+    gone = [line for line in written if line not in now.removeprefix(mark).split(end)]
+    assert len(gone) <= (4 if path in ("package.description", "model.parameters.a[1]") else 2)
+    assert gone == [] or written[written.index(gone[0]) :][: len(gone)] == gone, "they are beside each other"
+    beside = {line.partition("# ")[2] for line in gone} - {""}
+    kept = {"whole", "above", "between", "p", "in a", "of d", "end"}
+    assert all(f"# {comment}" in now for comment in (kept | beside if value is not None else kept))
 
 
 def test_line_endings_the_mark_at_the_start_and_a_missing_last_break_are_kept() -> None:
@@ -175,8 +261,8 @@ def test_line_endings_the_mark_at_the_start_and_a_missing_last_break_are_kept() 
 def test_a_removed_field_takes_the_comments_in_it_along_and_no_others() -> None:
     head = "package:  # what it is\n  name: a\n# the data\ndatasets:"
     body = f"{head}  # all\n  # cleaned\n  - path: b  # big\n# the rest\ncode:\n  - path: c\n"
-    assert edited(body, {"datasets[0]": None}) == f"{head} [] # all\n# the rest\ncode:\n  - path: c\n"
-    assert edited(body, {"datasets": []}).startswith(f"{head} [] # all\n")
+    assert edited(body, {"datasets[0]": None}) == f"{head} []  # all\n# the rest\ncode:\n  - path: c\n"
+    assert edited(body, {"datasets": []}).startswith(f"{head} []  # all\n")
     two = body.replace("# the rest", "  - path: d # small\n# the rest")
     assert edited(two, {"datasets[1]": None}) == body
     assert edited(two, {"datasets": None}) == "package:  # what it is\n  name: a\n# the data\n# the rest\n" + (
@@ -202,7 +288,7 @@ def test_numbers_become_text_but_in_parameters() -> None:
 
 
 def test_a_value_that_a_kitfile_has_no_form_for_is_refused_by_name() -> None:
-    for value in (Path("a"), {"x": Path("a")}, {1: "a"}):
+    for value in (Path("a"), {"x": Path("a")}, {1: "a"}, 10**5000):
         with pytest.raises(InvalidInput, match=r"package\.name"):
             edit_kitfile(TEXT, {"package.name": value})
     endless: list[object] = []
