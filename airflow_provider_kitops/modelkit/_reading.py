@@ -28,7 +28,7 @@ def read_layer(
     Digest and diffId are proved only by the end of the iteration: until then nothing of it may be taken for true.
 
     :param on_read: told how many bytes of the blob were read; may raise.
-    :param on_content: told how many bytes came out of it; may raise.
+    :param on_content: told how many bytes came out of it, holes of sparse files included; may raise.
     :raises InvalidInput: a media type that cannot be read.
     :raises DigestMismatch, VerificationFailed: the layer is not what its digest and its diffId say.
     :raises UnsafePath, LimitExceeded: as ``read_entries`` raises them.
@@ -58,7 +58,7 @@ def read_layer(
         else:
             # Before kit 0.5 names in a layer were relative to the parent of the layer's path.
             above = "" if layer.diff_id else safe_name(posixpath.dirname(clean(layer.path)).encode(), label)
-            yield from read_entries(content, label, above)
+            yield from read_entries(content, label, above, on_content)
         while content(_CHUNK):
             pass
         if decompressed and layer.diff_id and decompressed.digest != layer.diff_id:

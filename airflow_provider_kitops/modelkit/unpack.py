@@ -7,7 +7,7 @@ import logging
 import os
 import posixpath
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from airflow_provider_kitops.modelkit import _s3
 from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
+from airflow_provider_kitops.modelkit._sparse import HOLE
 from airflow_provider_kitops.modelkit._staging import Stage
 from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.modelkit.filters import Filters
@@ -199,9 +200,22 @@ def _unpack_layer(
             stage.add_directory(name, entry.mode, order)
             continue
         with stage.add_file(name, entry.mode, order) as descriptor:
-            for data in content:
-                if descriptor is not None:
-                    _write_all(descriptor, data, stage.tree / name)
+            if descriptor is not None:
+                _write_content(descriptor, content, entry.size, stage.tree / name)
+
+
+def _write_content(descriptor: int, content: Iterable[bytes], size: int, path: Path) -> None:
+    """Write a file, and leave its holes out: they take no room where the file system can do without them."""
+    hole = False
+    for data in content:
+        hole = data is HOLE
+        if hole:
+            os.lseek(descriptor, len(data), os.SEEK_CUR)
+        else:
+            _write_all(descriptor, data, path)
+    if hole:
+        with storage_errors("write", path):
+            os.ftruncate(descriptor, size)
 
 
 def _fetch(

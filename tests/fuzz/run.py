@@ -22,13 +22,15 @@ if __name__ == "__main__":
 else:
     from airflow_provider_kitops.modelkit import _compression, _document, _untar, ignore, index, kitfile, modelpack
 
+from airflow_provider_kitops.modelkit.limits import Budget, Limits
 from airflow_provider_kitops.modelkit.manifest import Manifest
 from airflow_provider_kitops.oci.errors import KitopsError
 
 CASES = Path(__file__).parent / "cases"
 
 
-def _reader(data: bytes) -> Callable[[int], bytes]:
+def reader(data: bytes) -> Callable[[int], bytes]:
+    """Gives the bytes piece by piece, as ``read`` of a stream does."""
     left = memoryview(data)
 
     def read(size: int) -> bytes:
@@ -41,7 +43,8 @@ def _reader(data: bytes) -> Callable[[int], bytes]:
 
 def tar(data: bytes) -> None:
     """What a tar stream holds; names stay below the directory and contents have their size."""
-    for entry, content in _untar.read_entries(_reader(_with_checksums(data)), "the stream"):
+    budget = Budget(Limits(bytes=1 << 28))
+    for entry, content in _untar.read_entries(reader(_with_checksums(data)), "the stream", on_holes=budget.data):
         size = sum(len(piece) for piece in content)
         assert size == entry.size
         parts = entry.name.split("/")
@@ -63,12 +66,12 @@ def _with_checksums(data: bytes) -> bytes:
 
 def gzip(data: bytes) -> None:
     """A gzip stream gives its bytes in bounded pieces."""
-    _drain(_compression.Decompressed(_reader(data), "gzip", "the stream"))
+    _drain(_compression.Decompressed(reader(data), "gzip", "the stream"))
 
 
 def zstd(data: bytes) -> None:
     """A Zstandard stream gives its bytes in bounded pieces."""
-    _drain(_compression.Decompressed(_reader(data), "zstd", "the stream"))
+    _drain(_compression.Decompressed(reader(data), "zstd", "the stream"))
 
 
 def _drain(stream: _compression.Decompressed) -> None:
