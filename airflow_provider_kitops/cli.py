@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,7 @@ from airflow_provider_kitops._cli.session import Session, shown
 from airflow_provider_kitops.oci.errors import KitopsError
 
 _INTERRUPTED = 128 + 2  # what shells report for SIGINT
+_TERMINATED = 128 + 15  # for SIGTERM
 _BROKEN_PIPE = 128 + 13  # and for SIGPIPE
 # As other commands take a password; none of our flags is written so.
 _PASSWORD = re.compile(r"(--(?:password|passwd|pass|pwd))(?:=.*)?|(-p).*", re.DOTALL)
@@ -31,7 +33,7 @@ references:
 
 exit codes:
   0 done, 1 failed, 2 usage, 3 not found, 4 unauthorized or forbidden, 5 conflict, 6 verification failed,
-  7 unavailable, 10 different (diff only), 130 interrupted, 141 nobody reads the output any longer
+  7 unavailable, 10 different (diff only), 130 interrupted, 143 terminated, 141 nobody reads the output any longer
 """
 
 
@@ -63,9 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     try:
-        with Session(options) as session, _interruptible(session):
+        with Session(options) as session, _signals():
             code: int = options.run(session, options)
         sys.stdout.flush()
+    except _Terminated:
+        return _fail("terminated.", _TERMINATED)
     except KeyboardInterrupt:
         return _fail("interrupted.", _INTERRUPTED)
     except KitopsError as error:
@@ -118,17 +122,27 @@ def _verb_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.A
     return next(found, parser)
 
 
-@contextmanager
-def _interruptible(session: Session) -> Iterator[None]:
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        session.interrupt()
-        raise KeyboardInterrupt
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what is half done is cleaned up as after Ctrl-C."""
 
-    before = signal.signal(signal.SIGINT, interrupt)
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Both signals unwind whatever is under way."""
+
+    def terminate(_signal: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, code: int) -> int:

@@ -8,9 +8,8 @@ import json
 import logging
 import re
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_refe
 if TYPE_CHECKING:
     from airflow_provider_kitops.oci.descriptor import Descriptor
     from airflow_provider_kitops.oci.store import Store, StoreConfig
-    from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
+    from airflow_provider_kitops.oci.target import ProgressHook, Target
 
 DEFAULT_TAG = "latest"
 
@@ -49,11 +48,6 @@ class Session:
         self._password: str | None = None
         self._authenticated: str | None = None
         self._stack = ExitStack()
-        self._interrupted = threading.Event()
-
-    def interrupt(self) -> None:
-        """Make transfers under way in other threads end at their next chunk."""
-        self._interrupted.set()
 
     def __enter__(self) -> Session:
         return self
@@ -161,29 +155,16 @@ class Session:
         reference = store.reference(reference)
         return store, reference, store.target(reference), tags or default
 
-    @contextmanager
-    def progress(self) -> Iterator[ProgressHook]:
+    def progress(self) -> AbstractContextManager[ProgressHook]:
         """Shows progress on standard error: a bar on a terminal, lines elsewhere, nothing when quiet."""
         from airflow_provider_kitops.oci import progress
 
-        shown: AbstractContextManager[ProgressHook | None]
         if self._options.quiet:
-            shown = nullcontext()
-        elif sys.stderr.isatty():
-            shown = progress.bar(stream=sys.stderr)
-        else:
-            logger.setLevel(logging.INFO)
-            shown = progress.lines(logger)
-        with shown as show:
-
-            def hook(step: Progress) -> None:
-                # Only the main thread gets the signal; it waits for the others, which learn of it here.
-                if self._interrupted.is_set():
-                    raise KeyboardInterrupt
-                if show is not None:
-                    show(step)
-
-            yield hook
+            return nullcontext(lambda step: None)
+        if sys.stderr.isatty():
+            return progress.bar(stream=sys.stderr)
+        logger.setLevel(logging.INFO)
+        return progress.lines(logger)
 
     def note(self, text: str) -> None:
         """Say something on standard error, unless quiet."""

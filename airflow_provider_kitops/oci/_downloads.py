@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from http.client import HTTPException
 
 import requests
 import urllib3
 
-from airflow_provider_kitops.oci._connection import connection_error
 from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import announced_length
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailable
+
+#: Seconds after which what has arrived is handed on, so that a slow download shows progress and can be ended.
+_MOMENT = 0.25
 
 
 class Downloads:
@@ -47,12 +50,12 @@ class Downloads:
             accept=(200, 202, 204),
         ).close()
 
-    def open(self, descriptor: Descriptor) -> ResumingReader:
-        """The bytes of a blob, not yet verified.
+    def open(self, descriptor: Descriptor, offset: int = 0) -> ResumingReader:
+        """The bytes of a blob from ``offset`` on, not yet verified.
 
         :raises NotFound: it is not there.
         """
-        return ResumingReader(self._at, descriptor)
+        return ResumingReader(self._at, descriptor, offset)
 
 
 class ResumingReader:
@@ -60,14 +63,15 @@ class ResumingReader:
 
     :param endpoint: the repository.
     :param descriptor: the blob.
+    :param offset: where to begin.
     :raises NotFound: it is not there.
     """
 
-    def __init__(self, endpoint: Endpoint, descriptor: Descriptor) -> None:
+    def __init__(self, endpoint: Endpoint, descriptor: Descriptor, offset: int = 0) -> None:
         self._at = endpoint
         self._descriptor = descriptor
         self._doing = f"download {descriptor.digest} from {endpoint.repository}"
-        self._offset = 0
+        self._offset = offset
         self._response: requests.Response | None = None
         endpoint.client.retry.call(self._open)
 
@@ -102,14 +106,21 @@ class ResumingReader:
         return data
 
     def _take(self, size: int) -> bytes:
+        """What arrives within a moment: large pieces from a fast registry, whatever there is from a slow one."""
         assert self._response is not None
+        pieces = []
+        until = time.monotonic() + _MOMENT
         try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
+            while size and (data := self._response.raw.read1(size, decode_content=False)):
+                pieces.append(data)
+                size -= len(data)
+                if time.monotonic() > until:
+                    break
         except (urllib3.exceptions.HTTPError, requests.RequestException, HTTPException, OSError) as error:
             self.close()
-            settings = self._at.client.settings
-            raise connection_error(error, self._doing, settings.plain_http) from None
-        return data
+            if not pieces:
+                raise self._at.client.broken(error, self._doing) from None
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _open(self) -> None:
         offset = self._offset

@@ -7,14 +7,23 @@ import errno
 import fcntl
 import os
 import secrets
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.disk import make_directory, storage_error, storage_errors, sync_directory
+from airflow_provider_kitops.oci.errors import Interrupted
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
 _GRACE = 60.0
+# How long a download that was broken off is kept to be taken up again.
+_DAY = 24 * 3600.0
+_PARTIAL = ".part"
+# Seconds between two looks whether another process has finished a download.
+_POLL = 0.2
 
 
 class Temporary:
@@ -43,9 +52,7 @@ class Temporary:
         :raises StorageError: the disk refuses.
         """
         with storage_errors("write", self._shown):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._handle, view) :]
+            _write(self._handle, data)
 
     def keep(self, path: Path) -> None:
         """Give the file its final name, in one step and durably.
@@ -53,11 +60,8 @@ class Temporary:
         :raises StorageError: the disk refuses.
         """
         with storage_errors("write", path):
-            os.fsync(self._handle)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.replace(path)
+            _rename(self._handle, self._path, path)
             self._kept = True
-            sync_directory(path.parent)
 
     def __enter__(self) -> Temporary:
         return self
@@ -69,6 +73,120 @@ class Temporary:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         os.close(self._handle)
+
+
+class Partial:
+    """The part of a blob that has been downloaded so far: it outlives the process, and the next one goes on with it.
+
+    A context manager that waits until no other process works on it. Leaving the block without ``keep`` leaves the
+    file; ``sweep`` removes it a day after its last change.
+
+    :param directory: where it is.
+    :param path: what it will become, and the path that messages name.
+    :param interrupted: ends the wait once it is set.
+    :raises Interrupted: the wait was ended.
+    """
+
+    def __init__(self, directory: Path, path: Path, interrupted: threading.Event) -> None:
+        self._path = directory / f"{path.parent.name}-{path.name}{_PARTIAL}"
+        self._shown = path
+        self._interrupted = interrupted
+        self.size = 0
+
+    def __enter__(self) -> Partial:
+        make_directory(self._path.parent)
+        while True:
+            with storage_errors("write", self._shown):
+                self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                self._lock()
+                status = os.fstat(self._handle)
+                # Whoever had it before may have finished and renamed it.
+                with contextlib.suppress(FileNotFoundError):
+                    if self._path.stat().st_ino == status.st_ino:
+                        self.size = status.st_size
+                        os.lseek(self._handle, self.size, os.SEEK_SET)
+                        return self
+            except BaseException:
+                os.close(self._handle)
+                raise
+            os.close(self._handle)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._handle)
+
+    def _lock(self) -> None:
+        while True:
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if self._interrupted.wait(_POLL):
+                    raise Interrupted(f"The wait for {self._shown.name} was interrupted.") from None
+            except OSError:  # some network file systems have no flock: the digest still tells what is whole
+                return
+            else:
+                return
+
+    def chunks(self) -> Iterator[bytes]:
+        """What is there already."""
+        at = 0
+        with storage_errors("read", self._path):
+            while at < self.size:
+                data = os.pread(self._handle, min(CHUNK, self.size - at), at)
+                if not data:
+                    break
+                at += len(data)
+                yield data
+
+    def write(self, data: bytes) -> None:
+        """Append.
+
+        :raises StorageError: the disk refuses.
+        """
+        with storage_errors("write", self._shown):
+            self.size += len(data)
+            _write(self._handle, data)
+
+    def empty(self) -> None:
+        """Begin anew."""
+        with storage_errors("write", self._shown):
+            os.ftruncate(self._handle, 0)
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            self.size = 0
+
+    def keep(self, path: Path) -> None:
+        """Give the file its final name, in one step and durably.
+
+        :raises StorageError: the disk refuses.
+        """
+        with storage_errors("write", path):
+            os.fchmod(self._handle, 0o444)
+            _rename(self._handle, self._path, path)
+
+
+def _write(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _rename(handle: int, path: Path, final: Path) -> None:
+    os.fsync(handle)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(final)
+    sync_directory(final.parent)
+
+
+def partial_bytes(directory: Path) -> int:
+    """How much of what is being downloaded is there already."""
+    found = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in directory.glob(f"*{_PARTIAL}"):
+            with contextlib.suppress(FileNotFoundError):
+                found += path.stat().st_size
+    return found
 
 
 def replace_file(path: Path, data: bytes, temporary: Path) -> None:
@@ -109,7 +227,7 @@ def sweep(directory: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    if time.time() - path.stat().st_mtime < _GRACE:
+    if time.time() - path.stat().st_mtime < (_DAY if path.name.endswith(_PARTIAL) else _GRACE):
         return
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -6,6 +6,7 @@ Everything that is sent to a registry passes ``RegistryClient.send``.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -15,16 +16,17 @@ from urllib.parse import urlencode
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci._connection import connection_error
 from airflow_provider_kitops.oci._origin import Origin, redirect_target
-from airflow_provider_kitops.oci._retry import RetryPolicy
+from airflow_provider_kitops.oci._retry import Retry, RetryPolicy
 from airflow_provider_kitops.oci._status import error_of
+from airflow_provider_kitops.oci._wire import Wire
 from airflow_provider_kitops.oci.auth import Authenticator, login_hint
 from airflow_provider_kitops.oci.credentials import Credentials
 from airflow_provider_kitops.oci.errors import (
+    Interrupted,
     InvalidInput,
     KitopsError,
     LimitExceeded,
@@ -81,17 +83,35 @@ class RegistryClient:
     ) -> None:
         self.registry = registry
         self.settings = settings or HttpSettings()
-        self.retry = self.settings.retry
+        self._interrupted = threading.Event()
+        self.retry = Retry(self.settings.retry, self._interrupted)
         scheme = "http" if self.settings.plain_http else "https"
         # The hub's name is not the name of its server.
         self.base = f"{scheme}://{'registry-1.docker.io' if registry == 'docker.io' else registry}"
         self.origin = Origin.of(self.base)
+        self._wire = Wire()
         self._session = self._make_session()
         self.auth = Authenticator(self.origin, registry, credentials, self._fetch_token, self.settings.token_hosts)
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+
+    def interrupt(self) -> None:
+        """End everything under way in other threads, at once and for good; ``Interrupted`` is raised there."""
+        self._interrupted.set()
+        self._wire.cut()
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` if the client has been interrupted."""
+        if self._interrupted.is_set():
+            raise Interrupted(f"The work at {self.registry} was interrupted.")
+
+    def broken(self, error: BaseException, doing: str) -> KitopsError:
+        """The error for a connection that could not be made, or broke."""
+        if self._interrupted.is_set():
+            return Interrupted(f"Could not {doing}: it was interrupted.")
+        return connection_error(error, doing, self.settings.plain_http)
 
     def send(
         self,
@@ -105,6 +125,7 @@ class RegistryClient:
         body: bytes | Iterable[bytes] | None = None,
         accept: tuple[int, ...] = (200,),
         timeout: tuple[float, float] = TIMEOUT,
+        after_interrupt: bool = False,
     ) -> requests.Response:
         """Send one request, authenticated, and return the answer with its body unread. Tries once.
 
@@ -113,8 +134,11 @@ class RegistryClient:
         :param scope: what the request needs, as a token's scope.
         :param body: a stream is sent once: when it was refused for lack of credentials, the caller has to begin anew.
         :param accept: statuses that the caller wants to see; a redirect is followed unless it is one of them.
+        :param after_interrupt: also when the client has been interrupted: for tidying up.
         :raises KitopsError: of the kind that the status or the failed connection calls for.
         """
+        if not after_interrupt:
+            self.check()
         url = path if "://" in path else self.base + path
         known = self.auth.header(scope)
         response = self._once(method, url, headers, params, body, known, accept, timeout, doing)
@@ -156,7 +180,7 @@ class RegistryClient:
     ) -> tuple[requests.Response, bytes]:
         """As ``read``, tried once."""
         with self.send(method, path, **more) as response:
-            return response, read_body(response, limit, str(more["doing"]))
+            return response, self._body(response, limit, str(more["doing"]))
 
     def _once(
         self,
@@ -216,7 +240,7 @@ class RegistryClient:
                 proxies={"http": settings.proxy, "https": settings.proxy} if settings.proxy else None,
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise connection_error(error, f"{doing} at {self.registry}", settings.plain_http) from None
+            raise self.broken(error, f"{doing} at {self.registry}") from None
         except ValueError as error:
             # Some addresses that no parser of ours refuses, the HTTP library cannot send to.
             raise VerificationFailed(f"Could not {doing}: {self.registry} names a malformed address.") from error
@@ -243,9 +267,29 @@ class RegistryClient:
             with self._exchange(method, url, sent, in_url, in_body, at_home, TIMEOUT, doing) as response:
                 if response.status_code == 429 or response.status_code >= 500:
                     raise error_of(response, f"{doing} for {self.registry}", self.auth.secrets())
-                return response.status_code, read_body(response, MAX_ANSWER_SIZE, doing)
+                return response.status_code, self._body(response, MAX_ANSWER_SIZE, doing)
 
         return self.retry.call(work)
+
+    def _body(self, response: requests.Response, limit: int, doing: str) -> bytes:
+        """The body of an answer.
+
+        :raises LimitExceeded: it is longer than ``limit`` bytes.
+        :raises RegistryUnavailable: the connection broke.
+        """
+        too_long = LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
+        announced = announced_length(response)
+        if announced is not None and announced > limit:
+            raise too_long
+        data = bytearray()
+        try:
+            while chunk := response.raw.read(min(limit + 1 - len(data), 1 << 20), decode_content=True):
+                data += chunk
+                if len(data) > limit:
+                    raise too_long
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise self.broken(error, doing) from None
+        return bytes(data)
 
     def _make_session(self) -> requests.Session:
         settings = self.settings
@@ -264,8 +308,7 @@ class RegistryClient:
         session.get_redirect_target = _no_redirect  # type: ignore[method-assign, assignment]
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
-            adapter = HTTPAdapter(pool_connections=8, pool_maxsize=max(settings.connections, 4), max_retries=0)
-            session.mount(scheme, adapter)
+            session.mount(scheme, self._wire.adapter(max(settings.connections, 4)))
         return session
 
 
@@ -273,26 +316,6 @@ def announced_length(response: requests.Response) -> int | None:
     """The ``Content-Length`` of an answer; None if it has none, or one that is no sensible number."""
     value = response.headers.get("Content-Length", "")
     return int(value) if re.fullmatch("[0-9]{1,18}", value) else None
-
-
-def read_body(response: requests.Response, limit: int, doing: str) -> bytes:
-    """The body of an answer.
-
-    :raises LimitExceeded: it is longer than ``limit`` bytes.
-    :raises RegistryUnavailable: the connection broke.
-    """
-    announced = announced_length(response)
-    if announced is not None and announced > limit:
-        raise LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
-    data = bytearray()
-    try:
-        while chunk := response.raw.read(min(limit + 1 - len(data), 1 << 20), decode_content=True):
-            data += chunk
-            if len(data) > limit:
-                raise LimitExceeded(f"Could not {doing}: the answer is longer than {limit} bytes.")
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise connection_error(error, doing, plain_http=False) from None
-    return bytes(data)
 
 
 def _begin_anew(doing: str) -> RegistryUnavailable:

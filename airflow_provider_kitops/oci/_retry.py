@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_attempt,
+    stop_any,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from airflow_provider_kitops.oci.errors import KitopsError, RateLimited
 
@@ -33,11 +43,28 @@ class RetryPolicy:
     patience: float = 60.0
 
     def call(self, work: Callable[[], T]) -> T:
+        """As ``Retry.call``, where nobody interrupts."""
+        return Retry(self, threading.Event()).call(work)
+
+
+class Retry:
+    """Tries again by a policy.
+
+    :param policy: how often and how soon.
+    :param interrupted: ends all trying and all pauses once it is set.
+    """
+
+    def __init__(self, policy: RetryPolicy, interrupted: threading.Event) -> None:
+        self._policy = policy
+        self._interrupted = interrupted
+
+    def call(self, work: Callable[[], T]) -> T:
         """Call ``work`` until it succeeds, fails for good, or has failed too often; then raise its last error."""
         return Retrying(
-            stop=stop_after_attempt(self.attempts),
+            stop=stop_any(stop_after_attempt(self._policy.attempts), stop_when_event_set(self._interrupted)),
             wait=self._pause,
             retry=retry_if_exception(self._again),
+            sleep=sleep_using_event(self._interrupted),
             before_sleep=_log,
             reraise=True,
         )(work)
@@ -45,12 +72,12 @@ class RetryPolicy:
     def _again(self, error: BaseException) -> bool:
         if not isinstance(error, KitopsError) or not error.transient:
             return False
-        return not (isinstance(error, RateLimited) and (error.retry_after or 0) > self.patience)
+        return not (isinstance(error, RateLimited) and (error.retry_after or 0) > self._policy.patience)
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, RateLimited) else None
-        own = float(wait_random_exponential(multiplier=self.base, max=self.longest)(state))
+        own = float(wait_random_exponential(multiplier=self._policy.base, max=self._policy.longest)(state))
         return max(asked or 0.0, own)
 
 

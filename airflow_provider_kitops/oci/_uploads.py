@@ -1,7 +1,8 @@
 """Sending blobs (distribution specification 1.1, "Pushing blobs", "Mounting a blob from another repository").
 
 Bytes are streamed once: with a known digest as the one PUT of a session, else as one PATCH whose closing PUT names
-the digest found on the way. What breaks is sent again from the source's beginning.
+the digest found on the way. What breaks is sent again from the source's beginning: docker-registry 2.8, and what is
+built on it, drops an upload whose PATCH broke ("upload resumed at wrong offset"), so there is nothing to go on from.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Uploads:
                 location = self._location(response)
             found = body.descriptor(content)
             self._finish(location, found.digest, b"", doing)
-        except Exception as error:
+        except BaseException as error:
             if body.error is not None or not (isinstance(error, KitopsError) and error.transient):
                 self._cancel(location)
             # What the source raises passes through the HTTP library, which may take it for its own trouble.
@@ -116,7 +117,7 @@ class Uploads:
         ).close()
 
     def _cancel(self, location: str) -> None:
-        # Only tidying up: a registry drops sessions that nobody ends.
+        # Only tidying up: a registry drops sessions that nobody ends. Somebody may be waiting for us to stop.
         with contextlib.suppress(KitopsError):
             self._at.client.send(
                 "DELETE",
@@ -124,6 +125,8 @@ class Uploads:
                 doing="end an upload",
                 scope=self._at.push,
                 accept=(200, 202, 204, 404),
+                timeout=(5.0, 5.0),
+                after_interrupt=True,
             ).close()
 
     def _location(self, response: requests.Response) -> str:
@@ -140,7 +143,7 @@ class _Body:
     """
 
     def __init__(self, content: Descriptor | str, source: Source, where: str) -> None:
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._source = source
         self._known = content if isinstance(content, Descriptor) else None
         self._verifier = Verifier(self._known, where) if self._known else None
@@ -165,7 +168,7 @@ class _Body:
                 self._verifier.finish()
             if held:
                 yield held
-        except Exception as error:
+        except BaseException as error:
             self.error = error
             raise
 
@@ -179,10 +182,16 @@ class _SizedBody(_Body):
 
 
 def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in pieces of at least ``_BLOCK``, but for the last: small ones cost a system call each."""
+    """The same bytes in pieces of about ``_BLOCK``.
+
+    Small ones cost a system call each, and each has to be taken by the other side within the time to connect.
+    """
     waiting: list[bytes] = []
     size = 0
     for part in parts:
+        if len(part) >= 2 * _BLOCK and not waiting:
+            yield from (part[at : at + _BLOCK] for at in range(0, len(part), _BLOCK))
+            continue
         waiting.append(part)
         size += len(part)
         if size >= _BLOCK:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from airflow_provider_kitops.oci.descriptor import MAX_MANIFEST_SIZE, Descriptor
 from airflow_provider_kitops.oci.errors import DigestMismatch, InvalidInput, LimitExceeded
@@ -20,6 +20,15 @@ class Readable(Protocol):
 
     def read(self, size: int = -1, /) -> bytes: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Seekable(Protocol):
+    """A target that can give the rest of a blob."""
+
+    def fetch_from(self, descriptor: Descriptor, offset: int) -> Readable:
+        """The bytes from ``offset`` on, not verified. Raises ``NotFound``."""
+        ...
 
 
 class Verifier:
@@ -148,22 +157,43 @@ def read(target: Target, descriptor: Descriptor, limit: int = MAX_MANIFEST_SIZE)
         return b"".join(iter(lambda: reader.read(CHUNK), b""))
 
 
-def reopened(target: Target, descriptor: Descriptor, on_chunk: Callable[[int], None] | None = None) -> Source:
-    """A source that reads the content anew from ``target`` each time that it is asked to.
+class Reopened:
+    """A ``Source`` that reads the content anew from ``target`` each time that it is asked to, from any place in it.
 
-    :param on_chunk: called with the bytes read so far, starting at 0 whenever the reading starts over.
+    :param on_chunk: called with the bytes read so far, starting anew whenever the reading does.
     """
 
-    def begin() -> Iterator[bytes]:
-        done = 0
-        with target.fetch(descriptor) as reader:
-            while data := reader.read(CHUNK):
-                done += len(data)
-                if on_chunk is not None:
-                    on_chunk(done)
-                yield data
+    def __init__(self, target: Target, descriptor: Descriptor, on_chunk: Callable[[int], None] | None = None) -> None:
+        self._target = target
+        self._descriptor = descriptor
+        self._on_chunk = on_chunk
 
-    return begin
+    def __call__(self) -> Iterator[bytes]:
+        """All of it, verified."""
+        with self._target.fetch(self._descriptor) as reader:
+            yield from self._chunks(reader, 0)
+
+    def at(self, offset: int) -> Iterator[bytes]:
+        """The rest from ``offset`` on, which nobody has verified."""
+        if not offset or not isinstance(self._target, Seekable):
+            left = offset
+            for chunk in self():
+                if len(chunk) > left:
+                    yield chunk[left:] if left else chunk
+                left = max(0, left - len(chunk))
+            return
+        reader = self._target.fetch_from(self._descriptor, offset)
+        try:
+            yield from self._chunks(reader, offset)
+        finally:
+            reader.close()
+
+    def _chunks(self, reader: Readable, done: int) -> Iterator[bytes]:
+        while data := reader.read(CHUNK):
+            done += len(data)
+            if self._on_chunk is not None:
+                self._on_chunk(done)
+            yield data
 
 
 def too_large(what: str, limit: int) -> LimitExceeded:

@@ -6,17 +6,18 @@ destination lists is whole.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from airflow_provider_kitops.oci.content import read, reopened
+from airflow_provider_kitops.oci.content import Reopened, read
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError, LimitExceeded
+from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded
 from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.manifest import Links
+from airflow_provider_kitops.oci.parallel import Stop, run_all
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, tags_to_set
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Target
 
@@ -81,6 +82,7 @@ def copy(
     :raises NotFound: the source has no such manifest, or lacks content that it names.
     :raises Conflict: a tag that may not move names another manifest; nothing was sent then.
     :raises DigestMismatch: content in the source is damaged.
+    :raises StorageError: the disk of a local layout has no room for it; nothing was sent then.
     :raises InvalidInput: ``source_reference`` is empty, or ``concurrency`` is not positive.
     """
     if not source_reference:
@@ -91,7 +93,10 @@ def copy(
     tags_to_set(destination, descriptor, destination_tags, mutable=mutable_tags)
     plan = _plan(source, descriptor, referrers=referrers)
     tally = _Tally(on_progress, "download" if isinstance(destination, Layout) else "upload")
-    _copy_blobs(source, destination, plan, tally, concurrency)
+    if isinstance(destination, Layout):
+        destination.check_room(list(plan.blobs.values()))
+    jobs = [functools.partial(_copy_blob, source, destination, blob, tally) for blob in plan.blobs.values()]
+    run_all(jobs, concurrency, (source, destination))
     for manifest, data, links in plan.manifests.values():
         # A manifest with a subject is pushed even if it is there: whoever pushed it may not have come to list it.
         if links.subject is None and destination.exists(manifest):
@@ -128,27 +133,7 @@ def _plan(source: Target, root: Descriptor, *, referrers: bool) -> _Plan:
     return plan
 
 
-def _copy_blobs(source: Target, destination: Target, plan: _Plan, tally: _Tally, concurrency: int) -> None:
-    stop = threading.Event()
-
-    def one(blob: Descriptor) -> None:
-        if not stop.is_set():
-            _copy_blob(source, destination, blob, tally, stop)
-
-    with ThreadPoolExecutor(concurrency, thread_name_prefix="copy") as pool:
-        futures = [pool.submit(one, blob) for blob in plan.blobs.values()]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            # After a failure, or an interrupt from the keyboard, the others end at their next chunk.
-            if not all(future.done() for future in futures) or any(future.exception() for future in futures):
-                stop.set()
-    errors = [error for future in futures if (error := future.exception()) is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
-        raise error
-
-
-def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Tally, stop: threading.Event) -> None:
+def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Tally, stop: Stop) -> None:
     if destination.exists(blob):
         tally.add("skip", blob)
         return
@@ -157,16 +142,11 @@ def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Ta
         return
 
     def moved(done: int) -> None:
-        if stop.is_set():
-            raise _Stopped("Another part of the copy failed.")
+        stop.check()
         tally.report("move", blob, done)
 
-    destination.push(blob, reopened(source, blob, moved))
+    destination.push(blob, Reopened(source, blob, moved))
     tally.add("move", blob, reported=blob.size > 0)
-
-
-class _Stopped(KitopsError):
-    """Ends the copying of one blob because that of another failed."""
 
 
 class _Tally:

@@ -111,6 +111,12 @@ class RateLimited(RegistryUnavailable):
         self.retry_after = retry_after
 
 
+class Interrupted(KitopsError):
+    """The caller wants it no longer: told to threads that were in the middle of it."""
+
+    exit_code = 130
+
+
 class StorageError(KitopsError):
     """The local disk refuses: full, read-only or not permitted. Nothing half-written is left."""
 

@@ -7,8 +7,9 @@ way under a file lock, so parallel tasks and a process that is killed at any mom
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from airflow_provider_kitops.oci import _files
 from airflow_provider_kitops.oci._index import LayoutIndex, untagged
 from airflow_provider_kitops.oci.content import (
     CHUNK,
+    Reopened,
     Verifier,
     VerifyingReader,
     check_descriptor,
@@ -49,6 +51,8 @@ _LOCK_TIMEOUT = 120.0
 # Content up to this size, manifests among it, is hashed before it counts as here; larger content by its size alone,
 # as reading gigabytes back would cost as much as writing them.
 _HASHED = MAX_MANIFEST_SIZE
+# What is smaller is fetched anew after a kill.
+_WORTH_RESUMING = 16 * 1024 * 1024
 
 
 class Layout:
@@ -77,6 +81,7 @@ class Layout:
         self._links_lock = threading.Lock()
         # Digests that were seen here: what is missing later was deleted by somebody else.
         self._seen: set[str] = set()
+        self._interrupted = threading.Event()
 
     def __repr__(self) -> str:
         return f"Layout({str(self.path)!r})"
@@ -281,7 +286,56 @@ class Layout:
         self._change(change)
         return found
 
+    def check_room(self, blobs: Sequence[Descriptor]) -> None:
+        """Notice a full disk before hours of transfer.
+
+        :param blobs: what is about to be stored; what is here already does not count.
+        :raises StorageError: the disk has less space left than that.
+        """
+        needed = sum(blob.size for blob in blobs if not self._has(blob))
+        place = next(path for path in (self.path, *self.path.parents) if path.exists())
+        with storage_errors("look at the disk of", place):
+            free = shutil.disk_usage(place).free + _files.partial_bytes(self._ingest)
+        if needed > free:
+            raise StorageError(
+                f"{needed} bytes are to be stored in {self.path}, and its disk has {free} left.",
+                hint="The disk is too full: free some space, or use a layout on another disk.",
+            )
+
+    def interrupt(self) -> None:
+        """End the waiting of other threads for what another process is downloading, at once and for good."""
+        self._interrupted.set()
+
+    def _download(self, content: Descriptor, source: Reopened) -> None:
+        """Take up what an earlier try has left; one process at a time, the others find it here when it is done."""
+        with _files.Partial(self._ingest, self._blob(content.digest), self._interrupted) as file:
+            if self._intact(content):  # whoever had it before has finished it
+                return
+            for resumed in (True, False):
+                if not resumed or file.size > content.size:
+                    file.empty()
+                verifier = Verifier(content, self.name)
+                offset = file.size
+                for chunk in file.chunks():
+                    verifier.update(chunk)
+                try:
+                    for chunk in source.at(offset):
+                        verifier.update(chunk)
+                        file.write(chunk)
+                    verifier.finish()
+                    break
+                except DigestMismatch:
+                    # What was left may be damaged, as by a loss of power; what has just come may not.
+                    file.empty()
+                    if not offset:
+                        raise
+            file.keep(self._blob(content.digest))
+
     def _write(self, content: Descriptor | str, source: Source) -> Descriptor:
+        if isinstance(content, Descriptor) and content.size >= _WORTH_RESUMING and isinstance(source, Reopened):
+            self._download(content, source)
+            self._seen.add(content.digest)
+            return content
         shown = self.path if isinstance(content, str) else self._blob(content.digest)
         verifier = Verifier(content, self.name) if isinstance(content, Descriptor) else None
         digest = hasher("sha256")

@@ -13,7 +13,7 @@ from airflow_provider_kitops.oci._manifests import Manifests
 from airflow_provider_kitops.oci._referrers import Referrers
 from airflow_provider_kitops.oci._untagging import untag
 from airflow_provider_kitops.oci._uploads import Uploads
-from airflow_provider_kitops.oci.content import Verifier, VerifyingReader, check_descriptor, read_small
+from airflow_provider_kitops.oci.content import Readable, Verifier, VerifyingReader, check_descriptor, read_small
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, Descriptor, digest_of
 from airflow_provider_kitops.oci.errors import NotFound, RegistryUnavailable
 from airflow_provider_kitops.oci.manifest import Links
@@ -66,6 +66,13 @@ class Repository:
         if descriptor.is_manifest:
             return VerifyingReader(io.BytesIO(self._manifests.fetch(descriptor)), descriptor, self.name)
         return VerifyingReader(self._downloads.open(descriptor), descriptor, self.name)
+
+    def fetch_from(self, descriptor: Descriptor, offset: int) -> Readable:
+        """The bytes of a blob from ``offset`` on, which nobody has verified.
+
+        :raises NotFound: it is not in the repository.
+        """
+        return self._downloads.open(descriptor, offset)
 
     def push(self, content: Descriptor | str, source: Source) -> Descriptor:
         """Store ``source`` and return its descriptor; see ``Target.push``.
@@ -140,6 +147,10 @@ class Repository:
         if source._client.origin != self._client.origin:
             return False
         return self._uploads.mount(descriptor, source._repository)
+
+    def interrupt(self) -> None:
+        """End all requests to this registry that other threads are in the middle of, at once and for good."""
+        self._client.interrupt()
 
     def _push_manifest(self, content: Descriptor | str, source: Source) -> Descriptor:
         data = read_small(source, f"A manifest for {self.name}")

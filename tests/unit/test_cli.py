@@ -554,7 +554,10 @@ def test_an_interrupt_ends_with_130_and_one_line(modelkit, tmp_path):
     assert (process.returncode, out, error) == (130, "", "modelkit: interrupted.\n")
 
 
-def test_an_interrupt_ends_transfers_in_other_threads_and_leaves_nothing(modelkit, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_transfers_in_other_threads_and_leaves_nothing(modelkit, tmp_path, number, code, said):
     modelkit.pack("small", "demo/model:v1")
     with (tmp_path / "ctx" / "model.bin").open("wb") as file:
         file.truncate(8 << 30)
@@ -563,10 +566,10 @@ def test_an_interrupt_ends_transfers_in_other_threads_and_leaves_nothing(modelki
         cwd=tmp_path, env=modelkit.environment,
     ) as process:  # fmt: skip
         time.sleep(1.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, error = process.communicate(timeout=5)
-    assert (process.returncode, out) == (130, "")
-    assert error.splitlines()[-1] == "modelkit: interrupted."
+    assert (process.returncode, out) == (code, "")
+    assert error.splitlines()[-1] == f"modelkit: {said}."
     assert modelkit.json("list")["modelkits"][0]["tags"] == ["v1"]
     assert sum(path.stat().st_size for path in (tmp_path / "layout").rglob("*") if path.is_file()) < 100_000
 
