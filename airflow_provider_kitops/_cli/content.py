@@ -92,6 +92,11 @@ def add_verbs(verbs: Verbs) -> None:
     existing = unpack.add_mutually_exclusive_group()
     existing.add_argument("-o", "--overwrite", action="store_true", help="replace files that exist")
     existing.add_argument("-i", "--ignore-existing", action="store_true", help="leave files that exist")
+    unpack.add_argument(
+        "--allow-case-collisions",
+        action="store_true",
+        help="also names that are one and the same on disks of macOS and Windows, such as a and A",
+    )
 
     push = add_verb(verbs, "push", _push, "copy a ModelKit from the local layout to a registry")
     push.add_argument(
@@ -194,6 +199,7 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
             options.filter,
             overwrite=options.overwrite,
             ignore_existing=options.ignore_existing,
+            allow_case_collisions=options.allow_case_collisions,
             include_remote=options.include_remote,
             labels=pairs("--label", options.label),
             parents=parents_of(store),

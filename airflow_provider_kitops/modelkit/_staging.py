@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from airflow_provider_kitops.modelkit._collisions import folded
 from airflow_provider_kitops.modelkit._paths import STAGE_MARK
 from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.oci.disk import said, storage_errors, write_file
@@ -74,6 +75,7 @@ class Stage:
     :param directory: where they will be; need not exist.
     :param overwrite: existing files are replaced.
     :param ignore_existing: existing files are kept.
+    :param allow_case_collisions: names may differ in nothing but capital letters or the form of their Unicode.
     :param on_implied: called before a directory is made that has no entry of its own so far; may raise.
     :param on_name: called with the bytes of memory that a name takes, before it is remembered; may raise.
     :raises StorageError: the directory cannot be written to.
@@ -86,6 +88,7 @@ class Stage:
         *,
         overwrite: bool,
         ignore_existing: bool,
+        allow_case_collisions: bool = False,
         on_implied: Callable[[], None] = lambda: None,
         on_name: Callable[[int], None] = lambda size: None,
     ) -> None:
@@ -94,7 +97,10 @@ class Stage:
         self.ignore_existing = ignore_existing
         self._on_implied = on_implied
         self._on_name = on_name
-        self._claims: dict[str, tuple[int, bool]] = {}
+        self._key: Callable[[str], str] = str if allow_case_collisions else folded
+        # There may be a million of these: the key alone, and a number that most of them share.
+        self._claims: dict[str, int] = {}
+        self._spelled: dict[str, str] = {}
         self._modes: dict[str, tuple[tuple[int, int], int]] = {}
         self._lock = threading.Lock()
         self._made_parents: list[Path] = []
@@ -163,9 +169,9 @@ class Stage:
             parent = name.rpartition("/")[0]
             if parent:
                 self._imply(parent, order[0])
-            before = self._claims.get(name)
+            before = self._claimed(name)
             if before is not None:
-                if before[0] == order[0] or before[1]:
+                if before // 2 == order[0] or before % 2:
                     raise VerificationFailed(f"{name} is in the ModelKit more than once.")
                 if not self.overwrite and not self.ignore_existing:
                     raise Conflict(
@@ -178,7 +184,8 @@ class Stage:
             yield None
             return
         with storage_errors("write", path):
-            path.unlink(missing_ok=True)
+            if before is not None:
+                path.unlink(missing_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             yield descriptor
@@ -189,30 +196,50 @@ class Stage:
 
     def _imply(self, name: str, kit: int) -> None:
         """Make a directory that something is to be in, and its parents; the lock is held."""
+        if name in self._modes:
+            return
         parts = name.split("/")
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])
-            if path not in self._claims:
+            if self._claimed(path) is None:
                 self._on_implied()
             self._make(path, kit)
 
     def _make(self, path: str, kit: int) -> None:
         """Make a directory in the tree, in one that is there; the lock is held."""
-        before = self._claims.get(path)
+        before = self._claimed(path)
         if before is None:
             self._claim(path, kit, directory=True)
             with storage_errors("make the directory", self.tree / path):
                 (self.tree / path).mkdir(mode=0o700)
             self._modes[path] = ((-1, -1), 0o755)
-        elif not before[1]:
+        elif not before % 2:
             raise VerificationFailed(f"{path} is a file and a directory at once.")
+
+    def _claimed(self, path: str) -> int | None:
+        """What brought a path: twice the number of the ModelKit, and one more for a directory; the lock is held.
+
+        :raises UnsafePath: something has a name that is the same on a disk that does not tell capital letters apart.
+        """
+        key = self._key(path)
+        claim = self._claims.get(key)
+        if claim is not None and (other := self._spelled.get(key, key)) != path:
+            raise UnsafePath(
+                f"The ModelKit holds {other!r} and {path!r}, which are one and the same on disks of macOS and Windows.",
+                hint="Allow case collisions (--allow-case-collisions, allow_case_collisions=True) where both can be.",
+            )
+        return claim
 
     def _claim(self, path: str, kit: int, *, directory: bool) -> None:
         """Remember what brought a path; the lock is held."""
-        if path not in self._claims:
+        key = self._key(path)
+        if key not in self._claims:
             # What Python needs for it, not its length: one character beyond Latin-1 doubles or quadruples the rest.
             self._on_name(sys.getsizeof(path))
-        self._claims[path] = (kit, directory)
+            if key is not path:
+                self._on_name(sys.getsizeof(key))
+                self._spelled[key] = path
+        self._claims[key] = 2 * kit + directory
 
     def commit(self, *, same_bytes: frozenset[str] = frozenset()) -> None:
         """Put the tree into its directory: all of it, or nothing.
@@ -277,8 +304,8 @@ class Stage:
         """Whether an existing file is to be replaced; if not, it is kept."""
         place = self.directory / path
         if path in same_bytes and stat.S_ISREG(theirs.st_mode):
-            ours = (self.tree / path).read_bytes()
-            if theirs.st_size == len(ours) and place.read_bytes() == ours:
+            ours = self.tree / path
+            if theirs.st_size == ours.stat().st_size and place.read_bytes() == ours.read_bytes():
                 return False
         elif self.ignore_existing:
             return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from airflow_provider_kitops.modelkit import _tar
+from airflow_provider_kitops.modelkit._collisions import first_collision
 from airflow_provider_kitops.modelkit._paths import clean, within
 from airflow_provider_kitops.modelkit._scan import FileEntry, Scan
 from airflow_provider_kitops.modelkit.forms import LayerFormat
@@ -16,6 +18,8 @@ from airflow_provider_kitops.modelkit.ignore import IgnoreRules
 from airflow_provider_kitops.modelkit.kitfile import Kitfile, LayerKind
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1024 * 1024
 
@@ -165,6 +169,12 @@ def plan_layers(
     if problems:
         listed = problems[0] if len(problems) == 1 else "".join(f"\n  * {problem}" for problem in problems)
         raise InvalidInput(f"The context {context} cannot be packed. {listed}")
+    collision = first_collision(lambda: (entry.name for plan in plans for entry in plan.entries))
+    if collision:
+        log.warning(
+            "%s and %s are one name on disks of macOS and Windows; unpacking refuses them unless told otherwise.",
+            *collision,
+        )
     return tuple(plans)
 
 

@@ -41,6 +41,7 @@ def unpack(
     *,
     overwrite: bool = False,
     ignore_existing: bool = False,
+    allow_case_collisions: bool = False,
     include_remote: bool = False,
     labels: Mapping[str, str] | None = None,
     limits: Limits = DEFAULT_LIMITS,
@@ -58,6 +59,8 @@ def unpack(
     :param filters: which layers to unpack, ``type[,type…][:name-or-path[,…]]`` each; none means all and the Kitfile.
     :param overwrite: replace existing files.
     :param ignore_existing: keep existing files.
+    :param allow_case_collisions: unpack names, too, that are one and the same on a disk that does not tell capital
+        letters, or forms of Unicode, apart; on such a disk the call ends with an error.
     :param include_remote: also unpack the datasets that ``datasets[].remotePath`` names: those of a ModelKit below
         their ``path``, which needs ``parents``, and an ``s3://`` object as the file at ``path``, which needs boto3.
         Without it they are only warned about.
@@ -69,7 +72,7 @@ def unpack(
     :raises NotFound: no such ModelKit, or one that it is based on, or object in S3.
     :raises InvalidInput: it is no ModelKit, or an argument cannot be used.
     :raises DigestMismatch, VerificationFailed: content is not what its digest says.
-    :raises UnsafePath: a name or link leads out of the directory.
+    :raises UnsafePath: a name or link leads out of the directory, or names collide.
     :raises LimitExceeded: more than ``limits`` allow.
     :raises Conflict: a file exists already.
     :raises StorageError: the disk is full or refuses.
@@ -94,6 +97,7 @@ def unpack(
         Path(directory),
         overwrite=overwrite,
         ignore_existing=ignore_existing,
+        allow_case_collisions=allow_case_collisions,
         on_implied=budget.file,
         on_name=budget.name,
     ) as stage:

@@ -26,6 +26,8 @@ class KitUnpackOperator(KitopsBaseOperator):
     :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all (templated).
     :param overwrite: replace files that are there.
     :param ignore_existing: leave files that are there as they are.
+    :param allow_case_collisions: also unpack names that are one and the same on disks of macOS and Windows, such as
+        ``a`` and ``A``; without it they are an error.
     :param include_remote: also unpack the datasets that other ModelKits hold, or S3 (``remotePath``); without it they
         are only warned about.
     :param labels: which ModelKit to take, where the reference names an index of several (templated).
@@ -44,6 +46,7 @@ class KitUnpackOperator(KitopsBaseOperator):
         filters: str | Sequence[str] = (),
         overwrite: bool = False,
         ignore_existing: bool = False,
+        allow_case_collisions: bool = False,
         include_remote: bool = False,
         labels: Mapping[str, str] | None = None,
         parents: bool = True,
@@ -55,6 +58,7 @@ class KitUnpackOperator(KitopsBaseOperator):
         self.filters = filters
         self.overwrite = overwrite
         self.ignore_existing = ignore_existing
+        self.allow_case_collisions = allow_case_collisions
         self.include_remote = include_remote
         self.labels = labels
         self.parents = parents
@@ -76,6 +80,7 @@ class KitUnpackOperator(KitopsBaseOperator):
                 filters,
                 overwrite=self.overwrite,
                 ignore_existing=self.ignore_existing,
+                allow_case_collisions=self.allow_case_collisions,
                 include_remote=self.include_remote,
                 labels=settings_of(self.labels, "labels"),
                 parents=parents_of(store) if self.parents else None,

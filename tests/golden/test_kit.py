@@ -148,7 +148,8 @@ def test_a_manifest_that_kit_wrote_is_read_and_unpacked(name: str, tmp_path: Pat
         manifest = manifest.replace(case["expect"]["config_digest"].encode(), digest_of(config).encode())
     target.push("application/vnd.kitops.modelkit.config.v1+json", config)
     descriptor = target.push("application/vnd.oci.image.manifest.v1+json", manifest)
-    read = unpack(target, descriptor.digest, tmp_path / "out")
+    # This one has d/B and d/b.
+    read = unpack(target, descriptor.digest, tmp_path / "out", allow_case_collisions=name == "order-bytewise")
     assert read.kitfile == made.kitfile
     files = {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert Path("Kitfile") in files

@@ -156,6 +156,18 @@ def test_packing_names_an_argument_of_the_wrong_type(
         pack(tmp_path, **arguments).execute(context)
 
 
+def test_unpacking_names_that_collide_needs_the_switch(tmp_path: Path, layout: Path, context: Any) -> None:
+    (tmp_path / "context" / "w").mkdir(parents=True)
+    for name in ("a", "A"):
+        (tmp_path / "context" / "w" / name).write_text(name)
+    packed = pack(tmp_path, kitfile={"manifestVersion": "1.0.0", "model": {"path": "w"}}).execute(context)
+    arguments = {"task_id": "unpack", "reference": packed, "directory": tmp_path / "out"}
+    with pytest.raises(AirflowFailException, match="allow_case_collisions"):
+        KitUnpackOperator(**arguments).execute(context)
+    KitUnpackOperator(**arguments, allow_case_collisions=True).execute(context)
+    assert (tmp_path / "out" / "w" / "A").read_text() == "A"
+
+
 @pytest.mark.parametrize("filters", [None, 5, [None]])
 def test_unpacking_names_filters_of_the_wrong_type(tmp_path: Path, layout: Path, context: Any, filters: Any) -> None:
     pack(tmp_path).execute(context)
