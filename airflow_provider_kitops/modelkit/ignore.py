@@ -18,6 +18,9 @@ from airflow_provider_kitops.oci.errors import InvalidInput
 
 IGNORE_NAME = ".kitignore"
 
+_ANYTHING, _DIRECTORIES, _PART = ".*", "(?:.*/)?", "[^/]*"
+_WILDCARDS = (_ANYTHING, _DIRECTORIES, _PART)
+
 
 class IgnoreRules:
     """An ordered list of patterns.
@@ -114,14 +117,14 @@ def _expression(pattern: str) -> str:
             index += 1
             if pattern.startswith("/", index):
                 index += 1
-                out.append("(?:.*/)?" if index < len(pattern) else ".*")
+                out.append(_DIRECTORIES if index < len(pattern) else _ANYTHING)
             elif index == len(pattern):
-                out.append(".*")
+                out.append(_ANYTHING)
             else:
                 # "**foo" at the start takes any beginning; elsewhere only whole directories, as the original does.
-                out.append(".*" if not out and not _special(pattern[index:]) else "(?:.*/)?")
+                out.append(_ANYTHING if not out and not _special(pattern[index:]) else _DIRECTORIES)
         elif character == "*":
-            out.append("[^/]*")
+            out.append(_PART)
         elif character == "?":
             out.append("[^/]")
         elif character == "[":
@@ -134,7 +137,9 @@ def _expression(pattern: str) -> str:
             index += 1
         else:
             out.append(re.escape(character))
-    return "".join(out)
+    # Wildcards that follow their like add nothing, and each would multiply the time of a match that fails.
+    once = (piece for piece, before in zip(out, ["", *out], strict=False) if piece != before or piece not in _WILDCARDS)
+    return "".join(once)
 
 
 def _special(text: str) -> bool:

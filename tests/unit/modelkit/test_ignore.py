@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ def test_the_last_match_wins_and_exceptions_reach_below() -> None:
 
 def test_lines_are_trimmed_and_anchored_at_the_context() -> None:
     assert read_patterns("# c\n #notcomment\n\n  /a/../b  \n! /x/ \r\n") == ["#notcomment", "b", "!x"]
+
+
+def test_wildcards_in_a_row_take_no_longer_than_one() -> None:
+    before = time.process_time()
+    assert not IgnoreRules(["**********x**********"]).matches("/" * 94)
+    assert not IgnoreRules(["*" * 40 + "x", "[*][*]y"]).matches("a" * 5000)
+    assert IgnoreRules(["[*][*]y"]).matches("**y")
+    assert time.process_time() - before < 1
 
 
 @pytest.mark.parametrize("pattern", ["[", "[]", "a[", "[a-", "a\\", "!", "[z-a]"])
