@@ -19,11 +19,6 @@ from airflow_provider_kitops.oci.errors import VerificationFailed
 _CHUNK = 1024 * 1024
 #: What a Zstandard frame may make a reader keep, in bytes; the limit of the zstd command too.
 _MAX_WINDOW = 128 * 1024 * 1024
-#: All that a piece of input expands to is in memory at once, and four bytes of it may mean 128 KiB (a block of one
-#: repeated byte): at most 32 MiB with this many bytes.
-_SLICE = 1024
-#: zlib copies what is left of a piece at the end of each member, and a member may have 20 bytes.
-_GZIP_SLICE = 16 * 1024
 _GZIP_LEVELS = {"gzip": 6, "gzip-fastest": 1}
 
 Read = Callable[[int], bytes]
@@ -32,6 +27,23 @@ Read = Callable[[int], bytes]
 class _Compressor(Protocol):
     def compress(self, data: bytes, /) -> bytes: ...
     def flush(self) -> bytes: ...
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: memoryview, /) -> bytes: ...
+
+
+#: How to start one, and how many bytes to give it at once: all that these expand to is in memory at once. Four bytes of
+#: Zstandard may mean 128 KiB (a block of one repeated byte), so that is at most 32 MiB; one byte of gzip means 1032 at
+#: most, so 4 MiB. What is left of a piece is copied at the end of each member or frame, and these may have 20 bytes.
+_DECOMPRESSORS: dict[str, tuple[Callable[[], _Decompressor], int]] = {
+    "gzip": (lambda: zlib.decompressobj(wbits=31), 4 * 1024),
+    "zstd": (lambda: zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj(), 1024),
+}
 
 
 def compressed(chunks: Iterable[bytes], compression: Compression, on_digest: Callable[[str], None]) -> Iterator[bytes]:
@@ -62,7 +74,7 @@ class Decompressed:
     """
 
     def __init__(self, read: Read, compression: str, label: str) -> None:
-        self._pieces = {"gzip": _gzip, "zstd": _zstd}[compression](read, label)
+        self._pieces = _pieces(read, compression, label)
         self._hash = hashlib.sha256()
         self._left = memoryview(b"")
 
@@ -84,43 +96,21 @@ class Decompressed:
         return data
 
 
-def _gzip(read: Read, label: str) -> Iterator[bytes]:
-    """Several members are allowed, one after the other."""
+def _pieces(read: Read, compression: str, label: str) -> Iterator[bytes]:
+    """Several members (gzip) or frames (Zstandard) are allowed, one after the other."""
+    start, size = _DECOMPRESSORS[compression]
     pending = memoryview(read(_CHUNK))
     while True:
-        decompressor = zlib.decompressobj(wbits=31)
-        while not decompressor.eof:
-            pending = pending or memoryview(read(_CHUNK))
-            given = pending[:_GZIP_SLICE]
-            try:
-                data = decompressor.decompress(given, _CHUNK)
-            except zlib.error as error:
-                raise VerificationFailed(f"{label} is not valid gzip: {error}.") from error
-            if not given and not data and not decompressor.eof:
-                raise VerificationFailed(f"{label} ends in the middle of its gzip stream.")
-            left = len(decompressor.unconsumed_tail) + len(decompressor.unused_data)
-            pending = pending[len(given) - left :]
-            if data:
-                yield data
-        pending = pending or memoryview(read(_CHUNK))
-        if not pending:
-            return
-
-
-def _zstd(read: Read, label: str) -> Iterator[bytes]:
-    """Several frames are allowed, one after the other."""
-    pending = memoryview(read(_CHUNK))
-    while True:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj()
+        decompressor = start()
         while not decompressor.eof:
             pending = pending or memoryview(read(_CHUNK))
             if not pending:
-                raise VerificationFailed(f"{label} ends in the middle of its Zstandard stream.")
-            given = pending[:_SLICE]
+                raise VerificationFailed(f"{label} ends in the middle of its {compression} stream.")
+            given = pending[:size]
             try:
                 data = decompressor.decompress(given)
-            except zstandard.ZstdError as error:
-                raise VerificationFailed(f"{label} cannot be decompressed: {error}.") from error
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise VerificationFailed(f"{label} cannot be decompressed as {compression}: {error}.") from error
             pending = pending[len(given) - len(decompressor.unused_data) :]
             if data:
                 yield data
