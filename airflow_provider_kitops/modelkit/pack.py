@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import get_args
 
 from airflow_provider_kitops.modelkit._compression import compressed
-from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._raw import metadata
 from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.modelkit.ignore import read_rules
@@ -44,7 +43,10 @@ from airflow_provider_kitops.modelkit.manifest import (
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
 from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
+from airflow_provider_kitops.oci.disk import check_room
 from airflow_provider_kitops.oci.errors import InvalidInput, LimitExceeded, NotFound, VerificationFailed
+from airflow_provider_kitops.oci.layout import Layout
+from airflow_provider_kitops.oci.parallel import Stop, run_all
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, apply_tags, split_tags, tags_to_set
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Target
 
@@ -123,8 +125,12 @@ def pack(
     tags = split_tags(reference)
     known_layers = _known_layers(target, tags) if plans and target else ()
     form = _Form(manifest_format, compression, more.get(CREATED, "1970-01-01T00:00:00Z"))
-    jobs = [_Job(plan, target, form, known_layers, on_progress).run for plan in plans]
-    results = run_all(jobs, concurrency)
+    jobs = [_Job(plan, target, form, known_layers, on_progress) for plan in plans]
+    if isinstance(target, Layout):
+        # How much compression will save is not known, nor which of the layers that look alike are.
+        sizes = [job.size for job in jobs if job.compression == "none" and not job.candidates]
+        check_room(target.path, sum(sizes), "packed")
+    results = run_all([job.run for job in jobs], concurrency, [target])
     if manifest_format == "modelkit-v1.7":
         more = {CLI_VERSION: "1.7.0", **more}
     if manifest_format == "modelpack":

@@ -6,13 +6,11 @@ import functools
 import logging
 import os
 import posixpath
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_kitops.modelkit import _s3
-from airflow_provider_kitops.modelkit._parallel import Stop, run_all
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
 from airflow_provider_kitops.modelkit._sparse import HOLE
@@ -24,8 +22,9 @@ from airflow_provider_kitops.modelkit.limits import DEFAULT_LIMITS, Budget, Limi
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
-from airflow_provider_kitops.oci.disk import storage_errors
-from airflow_provider_kitops.oci.errors import InvalidInput, StorageError
+from airflow_provider_kitops.oci.disk import check_room, storage_errors
+from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.oci.parallel import Stop, run_all
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
 
 log = logging.getLogger(__name__)
@@ -102,13 +101,13 @@ def unpack(
         on_name=budget.name,
     ) as stage:
         sizes = [layer.descriptor.size for part in parts for layer in part.layers]
-        _room(stage.root, sum(sizes) + sum(each.size for each in objects))
+        check_room(stage.root, sum(sizes) + sum(each.size for each in objects), "unpacked")
         for order, part in enumerate(parts):
             jobs = [
                 functools.partial(_unpack_layer, part, layer, stage, (order, index), budget, on_progress)
                 for index, layer in enumerate(part.layers)
             ]
-            run_all(jobs, concurrency)
+            run_all(jobs, concurrency, [part.target])
         order = len(based_on)  # they are this ModelKit's own, and none of its layers may have the same path
         fetches = [functools.partial(_fetch, each, stage, (order, 0), budget, on_progress) for each in objects]
         run_all(fetches, concurrency)
@@ -166,17 +165,6 @@ def _remote_datasets(
         else:
             log.warning("The dataset %s is at %s and is not fetched.", label, address)
     return parts, _s3.find(objects)
-
-
-def _room(place: Path, needed: int) -> None:
-    """Notice a full disk before hours of download."""
-    with storage_errors("look at the disk of", place):
-        free = shutil.disk_usage(place).free
-    if needed > free:
-        raise StorageError(
-            f"The content needs {needed} bytes, and the disk of {place.parent} has {free} left.",
-            hint="The disk is too full: free some space, or unpack to another disk.",
-        )
 
 
 def _unpack_layer(

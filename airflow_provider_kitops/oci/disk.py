@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,24 @@ def storage_errors(doing: str, path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise storage_error(doing, path, error) from error
+
+
+def check_room(place: Path, needed: int, done: str) -> None:
+    """Notice a full disk before hours of work.
+
+    :param place: where the bytes go; need not exist.
+    :param needed: how many.
+    :param done: what is done to them: "unpacked".
+    :raises StorageError: its disk has fewer left.
+    """
+    there = next(path for path in (place.absolute(), *place.absolute().parents) if path.exists())
+    with storage_errors("look at the disk of", there):
+        free = shutil.disk_usage(there).free
+    if needed > free:
+        raise StorageError(
+            f"{needed} bytes are to be {done}, and the disk of {place} has {free} left.",
+            hint="The disk is too full: free some space, or use a directory on another disk.",
+        )
 
 
 def make_directory(path: Path, mode: int = 0o777) -> None:

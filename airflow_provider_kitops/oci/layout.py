@@ -7,7 +7,6 @@ way under a file lock, so parallel tasks and a process that is killed at any mom
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
@@ -28,7 +27,7 @@ from airflow_provider_kitops.oci.content import (
     read_small,
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
-from airflow_provider_kitops.oci.disk import make_directory, storage_errors
+from airflow_provider_kitops.oci.disk import check_room, make_directory, storage_errors
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
@@ -293,14 +292,7 @@ class Layout:
         :raises StorageError: the disk has less space left than that.
         """
         needed = sum(blob.size for blob in blobs if not self._has(blob))
-        place = next(path for path in (self.path, *self.path.parents) if path.exists())
-        with storage_errors("look at the disk of", place):
-            free = shutil.disk_usage(place).free + _files.partial_bytes(self._ingest)
-        if needed > free:
-            raise StorageError(
-                f"{needed} bytes are to be stored in {self.path}, and its disk has {free} left.",
-                hint="The disk is too full: free some space, or use a layout on another disk.",
-            )
+        check_room(self.path, needed - _files.partial_bytes(self._ingest), "stored")
 
     def interrupt(self) -> None:
         """End the waiting of other threads for what another process is downloading, at once and for good."""

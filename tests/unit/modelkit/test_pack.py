@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -442,3 +443,12 @@ def _stay_here() -> Iterator[None]:
     here = Path.cwd()
     yield
     os.chdir(here)
+
+
+def test_a_disk_without_room_is_noticed_before_a_byte_is_packed(
+    layout: Layout, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageError, match=r"2560 bytes are to be packed.* has 1000 left"):
+        pack(write({"w/a": "1"}), MODEL, layout, "v1")
+    assert not layout.path.exists()

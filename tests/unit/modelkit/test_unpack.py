@@ -461,7 +461,7 @@ def test_a_disk_too_small_is_noticed_before_the_download(
 ) -> None:
     pack(write({"w/a": "1"}), MODEL, layout, "v1")
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("airflow_provider_kitops.modelkit.unpack.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(StorageError, match="has 10 left"):
         unpack(layout, "v1", out)
     assert not out.parent.exists()

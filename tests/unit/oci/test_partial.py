@@ -154,8 +154,8 @@ def test_a_full_disk_is_noticed_before_anything_is_sent(
 ) -> None:
     source = Layout(tmp_path / "source", "demo/model")
     put_artifact(source, DATA, tag="v1")
-    monkeypatch.setattr(layouts.shutil, "disk_usage", lambda path: _Usage())
-    with pytest.raises(StorageError, match=r"3000.* bytes are to be stored .* has 1000 left.*too full"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage())
+    with pytest.raises(StorageError, match=r"3000.* bytes are to be stored, .* has 1000 left.*too full"):
         copy(source, "v1", layout, "v1")
     assert not (layout.path / "index.json").exists()
 
