@@ -7,7 +7,7 @@ import argparse
 from airflow_provider_kitops._cli.options import Verbs, add_verb
 from airflow_provider_kitops._cli.session import Session
 from airflow_provider_kitops.oci.description import describe, described
-from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference, VerificationFailed
+from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
 
 
@@ -33,8 +33,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def _tag(session: Session, options: argparse.Namespace) -> int:
-    from airflow_provider_kitops.oci.copy import copy
-    from airflow_provider_kitops.oci.tagging import apply_tags
+    from airflow_provider_kitops.oci.retag import retag
 
     _, reference, target, descriptor = session.resolve(options.reference)
     text = options.destination
@@ -48,48 +47,35 @@ def _tag(session: Session, options: argparse.Namespace) -> int:
         raise InvalidReference(
             f"Cannot tag {reference} as {text}: that is elsewhere.", hint="Copy it there: modelkit copy."
         )
-    if given.name == reference.name:
-        apply_tags(target, descriptor, tags, mutable=session.mutable_tags)
-    else:
-        # Within one place no bytes move: the destination takes the blobs from its sibling.
-        copy(target, descriptor.digest, destination, tags, mutable_tags=session.mutable_tags)
+    retag(target, descriptor, destination, tags, mutable_tags=session.mutable_tags, concurrency=options.concurrency)
     answer = describe(destination, given, descriptor, tags)
     session.answer(answer, f"tagged {answer['reference']} as {', '.join(tags)}")
     return 0
 
 
 def _untag(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.oci.removal import untag
+
     _, reference, target, tags = session.destination(options.reference, default=())
     if not tags:
         raise InvalidReference(f"{options.reference!r} names no tag.", hint="Write repository:tag.")
-    for tag in tags:
-        target.resolve(tag)  # all are looked up before any is removed
-    for tag in tags:
-        target.untag(tag)
+    untag(target, tags)
     session.answer({"repository": reference.name, "untagged": list(tags)}, f"untagged {reference}: {', '.join(tags)}")
     return 0
 
 
 def _remove(session: Session, options: argparse.Namespace) -> int:
-    written = Reference.parse(options.reference)
-    if not written.selector:
+    from airflow_provider_kitops.oci.removal import remove
+
+    if not Reference.parse(options.reference).selector:
         # Nothing is ever removed by a default.
         raise InvalidReference(f"{options.reference!r} names neither tag nor digest.", hint="Write repository:tag.")
-    _, reference, target, descriptor = session.resolve(options.reference)
-    others = []
-    if not written.digest and not options.force:
-        others = [
-            tag for tag in target.tags() if tag != reference.tag and target.resolve(tag).digest == descriptor.digest
-        ]
-    try:
-        answer = describe(target, reference, descriptor, others, removed=not others)  # while it is still there
-    except (InvalidInput, VerificationFailed):  # what is damaged can be removed all the same
-        answer = described(reference, descriptor, others, size=descriptor.size, removed=not others)
-    if others:
-        target.untag(reference.tag)
-        done = f"untagged {reference}; {', '.join(others)} still names {descriptor.digest}"
+    _, reference, target = session.target(options.reference)
+    done = remove(target, reference, force=options.force)
+    answer = described(reference, done.descriptor, done.tags, size=done.size, removed=done.removed)
+    if done.removed:
+        said = f"removed {answer['reference']}"
     else:
-        target.delete(descriptor)
-        done = f"removed {reference.at(descriptor.digest)}"
-    session.answer(answer, done)
+        said = f"untagged {reference}; {', '.join(done.tags)} still names {done.descriptor.digest}"
+    session.answer(answer, said)
     return 0

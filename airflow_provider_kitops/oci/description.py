@@ -23,7 +23,7 @@ def describe(
     """
     if tags is None:
         tags = (reference.tag,) if reference.tag and not reference.digest else ()
-    return described(reference, descriptor, tags, size=_size(target, descriptor), **fields)
+    return described(reference, descriptor, tags, size=size_of(target, descriptor), **fields)
 
 
 def described(
@@ -47,7 +47,11 @@ def described(
     }
 
 
-def _size(target: Target, descriptor: Descriptor) -> int:
+def size_of(target: Target, descriptor: Descriptor) -> int:
+    """Bytes of a manifest and all that it names: config and layers, or the manifests of an index.
+
+    :raises NotFound: the target does not hold it.
+    """
     from airflow_provider_kitops.oci.content import read
     from airflow_provider_kitops.oci.manifest import Links
 
