@@ -5,6 +5,7 @@ Everything that is sent to a registry passes ``RegistryClient.send``.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci._connection import connection_error
 from airflow_provider_kitops.oci._origin import Origin, redirect_target
 from airflow_provider_kitops.oci._retry import Retry, RetryPolicy
-from airflow_provider_kitops.oci._status import error_of
+from airflow_provider_kitops.oci._status import error_of, one_line
 from airflow_provider_kitops.oci._wire import Wire
 from airflow_provider_kitops.oci.auth import Authenticator, login_hint
 from airflow_provider_kitops.oci.credentials import Credentials
@@ -34,6 +35,11 @@ from airflow_provider_kitops.oci.errors import (
     VerificationFailed,
 )
 
+logger = logging.getLogger(__name__)
+
+# Code and agent are what the specification wants; what else stands in the header is not for people.
+_WARNING = re.compile(r'299 - "((?:[^"\\]|\\.)*)"')
+_MOST_WARNINGS = 100
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 #: Seconds without progress until a connection counts as broken: to connect, to read.
@@ -90,6 +96,7 @@ class RegistryClient:
         self.base = f"{scheme}://{'registry-1.docker.io' if registry == 'docker.io' else registry}"
         self.origin = Origin.of(self.base)
         self._wire = Wire()
+        self._warnings: set[str] = set()
         self._session = self._make_session()
         self.auth = Authenticator(self.origin, registry, credentials, self._fetch_token, self.settings.token_hosts)
 
@@ -154,12 +161,21 @@ class RegistryClient:
                     raise _begin_anew(doing)
                 response.close()
                 response = self._once(method, url, headers, params, body, answer, accept, timeout, doing)
+        self._pass_on_warnings(response)
         if response.status_code in accept:
             return response
         error = error_of(response, f"{doing} at {self.registry}", self.auth.secrets())
         if response.status_code == 401:
             error.hint = login_hint(self.registry, self.auth.credentials)
         raise error
+
+    def _pass_on_warnings(self, response: requests.Response) -> None:
+        """Log what the registry wants to be known (distribution specification 1.1, "Warnings"), each text once."""
+        for text in _WARNING.findall(response.headers.get("Warning", "")[:4096]):
+            said = one_line(text.replace('\\"', '"'), self.auth.secrets())
+            if said not in self._warnings and len(self._warnings) < _MOST_WARNINGS:
+                self._warnings.add(said)
+                logger.warning("The registry %s warns: %s", self.registry, said)
 
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """As ``send``, tried again after transient failures. For requests that may be repeated."""

@@ -122,16 +122,17 @@ def _read(response: requests.Response, secrets: Sequence[str]) -> tuple[list[str
         return [], ""
     finally:
         response.close()
-    # What a server says goes into logs: one line, no control characters, not too long, and no credentials.
-    return codes, _redacted("".join(letter if letter.isprintable() else " " for letter in said), response, secrets)[
-        :300
-    ]
-
-
-def _redacted(said: str, response: requests.Response, secrets: Sequence[str]) -> str:
-    """What a server says without the credentials that it was sent: some repeat the whole request."""
     sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
+    return codes, one_line(said, [sent, *secrets])
+
+
+def one_line(said: str, secrets: Sequence[str]) -> str:
+    """What a server says, as logs may show it: one line, not too long, without control characters and credentials.
+
+    :param secrets: what it was sent: some repeat the whole request.
+    """
+    said = "".join(letter if letter.isprintable() else " " for letter in said)
     # The longest first: one may be a part of another.
-    for secret in sorted({sent, *secrets} - {""}, key=len, reverse=True):
+    for secret in sorted({*secrets} - {""}, key=len, reverse=True):
         said = said.replace(secret, "…")
-    return _AUTHORIZATION.sub(r"\1 …", said)
+    return _AUTHORIZATION.sub(r"\1 …", said)[:300]

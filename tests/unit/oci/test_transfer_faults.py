@@ -439,3 +439,17 @@ def test_only_what_is_not_there_could_not_be_found(
     server.answer = lambda request: Answer(status)
     with pytest.raises(KitopsError, match=told):
         repository.resolve("v1")
+
+
+def test_what_a_registry_wants_to_be_known_is_logged_once(
+    server: FakeServer, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    warnings = '299 - "Your \\"plan\\" ends soon: open sesame", 199 other "not for us", 299 - "two\u0085lines"'
+    server.answer = lambda request: Answer(200, b'{"tags": []}', {"Warning": warnings})
+    repository.tags()
+    repository.tags()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f'The registry {server.host} warns: Your "plan" ends soon: open sesame',
+        f"The registry {server.host} warns: two lines",
+    ]
