@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None = those of the process.
     :raises SystemExit: with 2 for a command line that cannot be parsed, with 0 after ``--help`` or ``--version``.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us, who wants to see nothing
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     options = _parse(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     try:

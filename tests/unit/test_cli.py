@@ -540,6 +540,17 @@ def test_a_reader_that_has_enough_is_no_error(modelkit):
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_outputs_do_no_harm(modelkit, closed):
+    modelkit.pack("w", "demo/model:v1")
+    for arguments, code in (("tag demo/model:v1 :v2", 0), ("info demo/model:v3", 3)):
+        line = f"{' '.join(COMMAND)} {arguments} {closed}"
+        done = subprocess.run(["sh", "-c", line], env=modelkit.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+    assert modelkit.json("list")["modelkits"][0]["tags"] == ["v1", "v2"]
+
+
 def test_an_interrupt_ends_with_130_and_one_line(modelkit, tmp_path):
     os.mkfifo(tmp_path / "predicate")  # the command waits here for somebody to write
     modelkit.pack("w", "demo/model:v1")
