@@ -168,6 +168,8 @@ class _Body:
                 self._verifier.finish()
             if held:
                 yield held
+        except GeneratorExit:  # nobody takes the rest, as the connection broke: no trouble of the source's
+            raise
         except BaseException as error:
             self.error = error
             raise
