@@ -78,6 +78,8 @@ def _by_status(status: int, codes: list[str], message: str) -> KitopsError:
         return NotFound(message, hint="Check the name; a registry may also hide what the credentials do not cover.")
     if status == 405 or "UNSUPPORTED" in codes:
         return Forbidden(message, hint="The registry does not support this, or it is switched off in its settings.")
+    if status == 407:
+        return Unauthorized(message, hint="That was the proxy: check user and password in its address.")
     if status in (409, 412):
         return Conflict(message, hint="Somebody else changed it meanwhile, or the registry keeps it from changing.")
     if status == 413:
