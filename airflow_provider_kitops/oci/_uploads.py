@@ -81,6 +81,8 @@ class Uploads:
                 timeout=_COMMIT_TIMEOUT,
             ) as response:
                 location = self._location(response)
+            if body.error is not None:
+                raise body.error  # noqa: TRY301 - to be handled as if it had passed through the HTTP library
             found = body.descriptor(content)
             self._finish(location, found.digest, b"", doing)
         except BaseException as error:
@@ -170,6 +172,12 @@ class _Body:
                 yield held
         except GeneratorExit:  # nobody takes the rest, as the connection broke: no trouble of the source's
             raise
+        except Exception as error:
+            self.error = error
+            if self._known is not None:
+                raise
+            # The request comes to a regular end, so that the answer tells where the upload can be ended: one that
+            # broke cannot be ended at docker-registry, which keeps its bytes for a week.
         except BaseException as error:
             self.error = error
             raise
