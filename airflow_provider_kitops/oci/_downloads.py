@@ -17,6 +17,9 @@ from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailab
 
 #: Seconds after which what has arrived is handed on, so that a slow download shows progress and can be ended.
 _MOMENT = 0.25
+# A connection that broke after fewer bytes than these has moved nothing: else a server that drips, or breaks after
+# every few bytes, would keep us for ever.
+_PROGRESS = 16 * 1024
 
 
 class Downloads:
@@ -73,6 +76,9 @@ class ResumingReader:
         self._doing = f"download {descriptor.digest} from {endpoint.repository}"
         self._offset = offset
         self._response: requests.Response | None = None
+        # How often in a row it broke without progress, and where it broke last.
+        self._breaks = 0
+        self._broke_at = offset
         endpoint.client.retry.call(self._open)
 
     def read(self, size: int = -1, /) -> bytes:
@@ -83,7 +89,7 @@ class ResumingReader:
         if size < 0:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
         # Each piece has its own attempts: a bad line that still moves bytes is not given up.
-        data = self._at.client.retry.call(lambda: self._read(size))
+        data = self._at.client.retry.call(lambda: self._read(size), unless=self._stuck)
         self._offset += len(data)
         return data
 
@@ -102,6 +108,7 @@ class ResumingReader:
         data = self._take(size)
         if not data and self._offset < self._descriptor.size:
             self.close()
+            self._count_break(self._offset)
             raise RegistryUnavailable(f"Could not {self._doing}: it ended after {self._offset} bytes.")
         return data
 
@@ -118,9 +125,17 @@ class ResumingReader:
                     break
         except (urllib3.exceptions.HTTPError, requests.RequestException, HTTPException, OSError) as error:
             self.close()
-            if not pieces:
+            self._count_break(self._offset + sum(map(len, pieces)))
+            if not pieces or self._stuck():
                 raise self._at.client.broken(error, self._doing) from None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _count_break(self, place: int) -> None:
+        self._breaks = 1 if place - self._broke_at >= _PROGRESS else self._breaks + 1
+        self._broke_at = place
+
+    def _stuck(self) -> bool:
+        return self._breaks >= self._at.client.settings.retry.attempts
 
     def _open(self) -> None:
         offset = self._offset
@@ -129,7 +144,8 @@ class ResumingReader:
             self._at.path("blobs", self._descriptor.digest),
             doing=self._doing,
             scope=self._at.pull,
-            headers={"Range": f"bytes={offset}-"} if offset else None,
+            # With its end: go-containerregistry's registry takes no open range.
+            headers={"Range": f"bytes={offset}-{self._descriptor.size - 1}"} if offset else None,
             accept=(200, 206) if offset else (200,),
         )
         self._response = response

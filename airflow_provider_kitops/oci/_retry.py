@@ -58,12 +58,15 @@ class Retry:
         self._policy = policy
         self._interrupted = interrupted
 
-    def call(self, work: Callable[[], T]) -> T:
-        """Call ``work`` until it succeeds, fails for good, or has failed too often; then raise its last error."""
+    def call(self, work: Callable[[], T], *, unless: Callable[[], bool] = lambda: False) -> T:
+        """Call ``work`` until it succeeds, fails for good, or has failed too often; then raise its last error.
+
+        :param unless: whether it is no use to try again, asked after a failure.
+        """
         return Retrying(
             stop=stop_any(stop_after_attempt(self._policy.attempts), stop_when_event_set(self._interrupted)),
             wait=self._pause,
-            retry=retry_if_exception(self._again),
+            retry=retry_if_exception(lambda error: self._again(error) and not unless()),
             sleep=sleep_using_event(self._interrupted),
             before_sleep=_log,
             reraise=True,
