@@ -11,6 +11,7 @@ import json
 import random
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import requests
@@ -18,8 +19,9 @@ import requests
 from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._manifests import Manifests
 from airflow_provider_kitops.oci._paging import no_object, pages, parse_object
-from airflow_provider_kitops.oci.descriptor import INDEX, MAX_MANIFEST_SIZE, Descriptor
+from airflow_provider_kitops.oci.descriptor import EMPTY, INDEX, MAX_MANIFEST_SIZE, Descriptor
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, NotFound, VerificationFailed
+from airflow_provider_kitops.oci.manifest import Links
 
 # What registries answer where they have no such API: not found, not understood, or a redirect to a page for people.
 _NO_API = (301, 302, 303, 307, 308, 400, 404, 405, 406, 415, 501)
@@ -46,7 +48,16 @@ class Referrers:
         if found is None:
             found = self._by_tag(subject)[1]
         # A registry may leave the filtering to us, with or without saying so.
-        return [item for item in found if artifact_type is None or item.artifact_type == artifact_type]
+        typed = [self._typed(item) for item in found]
+        return [item for item in typed if artifact_type is None or item.artifact_type == artifact_type]
+
+    def _typed(self, listed: Descriptor) -> Descriptor:
+        """A referrer with its type, which some registries leave out, or take from an empty config (1.1's drafts)."""
+        if listed.artifact_type not in (None, EMPTY) or not listed.is_manifest:
+            return listed
+        found, data = self._manifests.read(listed.digest)
+        links = Links.parse(found.media_type, data)
+        return replace(listed, artifact_type=links.artifact_type)
 
     def added(self, referrer: Descriptor, subject: Descriptor, answer: requests.Response) -> None:
         """Make a manifest that has just been pushed be listed.
