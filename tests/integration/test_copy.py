@@ -25,12 +25,12 @@ def local(tmp_path) -> Store:
 
 
 @pytest.fixture
-def remote(private_registry: Registry) -> Iterator[Store]:
+def remote(each_registry: Registry) -> Iterator[Store]:
     config = StoreConfig(
-        private_registry.host,
+        each_registry.host,
         namespace=f"copy-{uuid.uuid4().hex}",
-        username=private_registry.username,
-        password=private_registry.password,
+        username=each_registry.username,
+        password=each_registry.password,
         plain_http=True,
     )
     with Store(config) as store:
@@ -58,14 +58,16 @@ def test_the_second_time_everything_is_skipped(local: Store, remote: Store) -> N
     put_artifact(local.target("a"), b"x" * 1000, tag="v1")
     first = copy(local.target("a"), "v1", remote.target("a"), "v1")
     again = copy(local.target("a"), "v1", remote.target("a"), "v1")
-    assert (again.copied, again.skipped, again.mounted) == (0, first.copied, 0)
+    assert (again.copied, again.skipped, again.mounted) == (0, first.copied + first.skipped, 0)
 
 
-def test_inside_one_registry_blobs_are_mounted(remote: Store) -> None:
+def test_inside_one_registry_blobs_are_mounted(remote: Store, each_registry: Registry) -> None:
     layer = os.urandom(100_000)
     manifest = put_artifact(remote.target("a"), layer, tag="v1")
     result = copy(remote.target("a"), "v1", remote.target("b"), "v1")
-    assert (result.copied, result.mounted) == (manifest.size, len(layer) + len(b'{"layers": 1}'))
+    # Where every repository has the blobs of all, there is nothing to mount.
+    there = result.mounted if each_registry.full else result.skipped
+    assert (result.copied, there) == (manifest.size, len(layer) + len(b'{"layers": 1}'))
     assert read(remote.target("b"), Descriptor.of(LAYER, layer)) == layer
 
 
@@ -91,7 +93,11 @@ def test_referrers_and_theirs_go_along_when_asked(local: Store, remote: Store) -
     assert [item.digest for item in local.target("back").referrers(note)] == [signature.digest]
 
 
-def test_a_referrer_that_was_never_listed_is_listed_by_the_next_copy(local: Store, remote: Store) -> None:
+def test_a_referrer_that_was_never_listed_is_listed_by_the_next_copy(
+    local: Store, remote: Store, each_registry: Registry
+) -> None:
+    if not each_registry.full:
+        pytest.skip("this registry lists by itself")
     model = put_artifact(local.target("a"), b"weights", tag="v1")
     note = put_referrer(local.target("a"), model)
     target = remote.target("a")
@@ -149,6 +155,6 @@ def test_progress_tells_all_bytes(local: Store, remote: Store) -> None:
     result = copy(local.target("a"), "v1", remote.target("a"), "v1", on_progress=hook)
     ends = {step.name: step for step in steps}
     assert all(step.done == step.total for step in ends.values())
-    assert sum(step.done for step in ends.values()) == result.copied
-    assert {step.action for step in steps} == {"upload"}
+    assert sum(step.done for step in ends.values() if step.action == "upload") == result.copied
+    assert {step.action for step in steps} <= {"upload", "skip"}
     assert next(step.done for step in steps if step.total == len(layer)) < len(layer)
