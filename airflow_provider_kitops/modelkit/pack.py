@@ -126,6 +126,9 @@ def pack(
     known_layers = _known_layers(target, tags) if plans and target else ()
     form = _Form(manifest_format, compression, more.get(CREATED, "1970-01-01T00:00:00Z"))
     jobs = [_Job(plan, target, form, known_layers, on_progress) for plan in plans]
+    if on_progress:
+        for plan in plans:
+            on_progress(Progress("pack", plan.path, 0, plan.size))  # so that the whole is known from the beginning
     if isinstance(target, Layout):
         # How much compression will save is not known, nor which of the layers that look alike are.
         sizes = [job.size for job in jobs if job.compression == "none" and not job.candidates]

@@ -102,6 +102,9 @@ def unpack(
     ) as stage:
         sizes = [layer.descriptor.size for part in parts for layer in part.layers]
         check_room(stage.root, sum(sizes) + sum(each.size for each in objects), "unpacked")
+        for layer in (layer for part in parts for layer in part.layers):
+            if on_progress:  # so that the whole is known from the beginning
+                on_progress(Progress("unpack", clean(layer.path), 0, layer.descriptor.size))
         for order, part in enumerate(parts):
             jobs = [
                 functools.partial(_unpack_layer, part, layer, stage, (order, index), budget, on_progress)

@@ -95,6 +95,8 @@ def copy(
     tally = _Tally(on_progress, "download" if isinstance(destination, Layout) else "upload")
     if isinstance(destination, Layout):
         destination.check_room(list(plan.blobs.values()))
+    for blob in plan.blobs.values():
+        tally.report("move", blob, 0)  # so that the whole is known from the beginning
     jobs = [functools.partial(_copy_blob, source, destination, blob, tally) for blob in plan.blobs.values()]
     run_all(jobs, concurrency, (source, destination))
     for manifest, data, links in plan.manifests.values():
