@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,11 @@ from airflow.sdk import BaseOperator
 from airflow_provider_kitops.hooks._arguments import path_argument
 from airflow_provider_kitops.hooks._errors import airflow_errors, require
 from airflow_provider_kitops.hooks.kitops import KitopsHook
+from airflow_provider_kitops.links.modelkit import ModelKitLink
+from airflow_provider_kitops.operators._outlets import announce
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_provider_kitops.evidence.signing import Signer, Verifier
 
@@ -32,12 +34,16 @@ class KitopsBaseOperator(BaseOperator):
     Base of the operators that talk to the store of a ``kitops`` connection.
 
     Errors that a retry cannot cure fail the task at once. A task that is told to end (marked failed, cleared, its
-    worker stopping) leaves whatever it is doing, which ends its subprocesses and removes its temporary files.
+    worker stopping) leaves whatever it is doing, which ends its subprocesses, its connections and the uploads that it
+    began, and removes its temporary files.
+
+    The events of assets in ``outlets`` tell reference and digest of what the task returned.
 
     :param kitops_conn_id: the connection (templated).
     """
 
     template_fields: Sequence[str] = ("kitops_conn_id",)
+    operator_extra_links: Collection[BaseOperatorLink] = (ModelKitLink(),)
     ui_color = "#ffe8c2"
 
     def __init__(self, *, kitops_conn_id: str = KitopsHook.default_conn_name, **kwargs: Any) -> None:
@@ -55,13 +61,15 @@ class KitopsBaseOperator(BaseOperator):
         self._running = True
         try:
             with airflow_errors():
-                return self._execute(context)
+                answer = self._execute(context)
         except _Killed:
             # Retried where retries are left: a worker that stops is no reason to give the task up. If a person set
             # the task's state, that state stays.
             raise AirflowException("The task was told to end before it was done.") from None
         finally:
             self._running = False
+        announce(self, context, answer)
+        return answer
 
     @abstractmethod
     def _execute(self, context: Context) -> Any: ...

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset
-
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import ReferenceLike, digest_text, reference_text
 from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator, signer, verifier
+from airflow_provider_kitops.operators._outlets import announce, withhold
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -186,14 +185,10 @@ def _announce(context: Context, answer: dict[str, Any]) -> None:
     was killed between moving the tag and telling.
     """
     task = context["task"]
-    assets = [outlet for outlet in task.outlets if isinstance(outlet, Asset)]
     if not answer["changed"] and context["ti"].try_number <= 1:
-        task.outlets = [outlet for outlet in task.outlets if outlet not in assets]
+        withhold(task)
         return
-    for asset in assets:
-        context["outlet_events"][asset].extra.update(
-            {key: answer[key] for key in ("reference", "digest", "previous")}, tag=answer["tags"][0]
-        )
+    announce(task, context, answer, previous=answer["previous"], tag=answer["tags"][0])
 
 
 def _run(context: Context) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Where a browser finds what a task made."""
