@@ -104,6 +104,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": _modules(
             "operators.pack",
             "operators.push",
+            "operators.pull",
+            "operators.copy",
+            "operators.tag",
+            "operators.untag",
+            "operators.remove",
             "operators.unpack",
             "operators.inspection",
             "operators.workload",
@@ -122,6 +127,7 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "extra-links": [f"{_PACKAGE}.links.modelkit.ModelKitLink"],
         "config": {
             "kitops": {
                 "description": "Settings of airflow-provider-kitops.",

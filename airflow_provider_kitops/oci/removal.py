@@ -48,7 +48,7 @@ def remove(target: Target, reference: Reference, *, force: bool = False) -> Remo
         others = tuple(
             tag for tag in target.tags() if tag != reference.tag and target.resolve(tag).digest == descriptor.digest
         )
-    removal = Removal(descriptor, _size(target, descriptor), others)  # read while it is still there
+    removal = Removal(descriptor, readable_size(target, descriptor), others)  # read while it is still there
     if removal.removed:
         target.delete(descriptor)
     else:
@@ -87,7 +87,8 @@ def untag(target: Target, tags: Sequence[str], *, digest: str = "", missing_ok: 
     return found
 
 
-def _size(target: Target, descriptor: Descriptor) -> int:
+def readable_size(target: Target, descriptor: Descriptor) -> int:
+    """Bytes of a manifest and all that it names; of one that cannot be understood, its own."""
     try:
         return size_of(target, descriptor)
     except (InvalidInput, VerificationFailed):  # what is damaged can be removed all the same

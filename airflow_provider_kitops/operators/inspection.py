@@ -160,6 +160,7 @@ class KitListOperator(KitopsBaseOperator):
     """
 
     template_fields: Sequence[str] = ("repository", "kitops_conn_id")
+    operator_extra_links = ()
 
     def __init__(self, *, repository: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Copy a ModelKit between stores."""
+"""Push a ModelKit: copy it from a local layout to the connection's store."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._arguments import path_argument
-from airflow_provider_kitops.hooks._describe import describe
-from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
 from airflow_provider_kitops.hooks.kitops import KitopsHook
-from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.operators._transfer import TransferOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-
     from airflow_provider_kitops.oci.reference import Reference
     from airflow_provider_kitops.oci.store import Store
 
 
-class KitPushOperator(KitopsBaseOperator):
+class KitPushOperator(TransferOperator):
     """
     Copy a ModelKit from a local layout, or from another connection, to the connection's store.
 
@@ -37,67 +32,24 @@ class KitPushOperator(KitopsBaseOperator):
         already) and ``mounted`` (taken from another repository of the same registry or disk, without moving them).
     """
 
-    template_fields: Sequence[str] = (
-        "source",
-        "destination",
-        "tags",
-        "source_conn_id",
-        "source_layout",
-        "kitops_conn_id",
-    )
+    template_fields: Sequence[str] = (*TransferOperator.template_fields, "source_conn_id", "source_layout")
 
     def __init__(
-        self,
-        *,
-        source: ReferenceLike,
-        destination: str | None = None,
-        tags: str | Sequence[str] | None = None,
-        source_conn_id: str | None = None,
-        source_layout: str | Path | None = None,
-        referrers: bool = False,
-        **kwargs: Any,
+        self, *, source_conn_id: str | None = None, source_layout: str | Path | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         if source_conn_id and source_layout:
             raise ValueError("Give source_conn_id or source_layout, not both.")
-        self.source = source
-        self.destination = destination
-        self.tags = tags
         self.source_conn_id = source_conn_id
         self.source_layout = source_layout
-        self.referrers = referrers
 
-    def _execute(self, context: Context) -> dict[str, Any]:
-        from airflow_provider_kitops.oci import progress
-        from airflow_provider_kitops.oci.copy import copy
+    def _source(self) -> Store:
+        if self.source_conn_id:
+            return KitopsHook(self.source_conn_id).store()
+        return self._layout(self.source_layout, "source_layout")
 
-        with self._source() as source, self.hook.store() as store, progress.lines(self.log) as on_progress:
-            origin = source.reference(reference_text(self.source, "source"))
-            self._look(source, origin)
-            # Each store has a namespace of its own, which the destination's puts before the name again.
-            prefix = f"{source.config.namespace}/" if source.config.namespace else ""
-            own = origin.repository.removeprefix(prefix) + (f":{origin.tag}" if origin.tag else "")
-            wanted = reference_text(own if self.destination is None else self.destination, "destination")
-            repository, tags = split_reference(wanted, self.tags, "destination")
-            where = store.reference(repository)
-            result = copy(
-                source.target(origin),
-                origin.selector,
-                store.target(where),
-                tags,
-                referrers=self.referrers,
-                concurrency=store.config.concurrency,
-                mutable_tags=store.config.mutable_tags,
-                on_progress=on_progress,
-            )
-            return describe(
-                store,
-                where.at(result.descriptor.digest),
-                tags=tags,
-                copied=result.copied,
-                skipped=result.skipped,
-                mounted=result.mounted,
-            )
+    def _destination(self) -> Store:
+        return self.hook.store()
 
     def _look(self, source: Store, origin: Reference) -> None:
         """Say where the source was looked for, if nobody has said where it is."""
@@ -110,11 +62,3 @@ class KitPushOperator(KitopsBaseOperator):
         except NotFound as error:
             hint = "It was looked for in the local layout: source_conn_id or source_layout says where else it is."
             raise NotFound(error.message, hint=hint) from error
-
-    def _source(self) -> Store:
-        from airflow_provider_kitops.oci.store import Store, StoreConfig
-
-        if self.source_conn_id:
-            return KitopsHook(self.source_conn_id).store()
-        layout = self.source_layout
-        return Store(StoreConfig(layout=path_argument(layout, "source_layout") if layout is not None else None))

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_kitops.get_provider_info import CONNECTION_FIELDS, get_provider_info
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.operators.copy import KitCopyOperator
 from airflow_provider_kitops.operators.gate import PromotionGateOperator
 from airflow_provider_kitops.operators.inspection import (
     KitDiffOperator,
@@ -22,8 +23,12 @@ from airflow_provider_kitops.operators.inspection import (
 from airflow_provider_kitops.operators.judge import LLMJudgeOperator
 from airflow_provider_kitops.operators.pack import KitPackOperator
 from airflow_provider_kitops.operators.promote import ModelKitPromoteOperator, ModelKitRollbackOperator
+from airflow_provider_kitops.operators.pull import KitPullOperator
 from airflow_provider_kitops.operators.push import KitPushOperator
+from airflow_provider_kitops.operators.remove import KitRemoveOperator
+from airflow_provider_kitops.operators.tag import KitTagOperator
 from airflow_provider_kitops.operators.unpack import KitUnpackOperator
+from airflow_provider_kitops.operators.untag import KitUntagOperator
 from airflow_provider_kitops.operators.workload import (
     FineTuneLocalOperator,
     GenerateLocalOperator,
@@ -35,6 +40,11 @@ DOCS = Path(__file__).parents[3] / "docs"
 OPERATORS = [
     KitPackOperator,
     KitPushOperator,
+    KitPullOperator,
+    KitCopyOperator,
+    KitTagOperator,
+    KitUntagOperator,
+    KitRemoveOperator,
     KitUnpackOperator,
     KitInfoOperator,
     KitInspectOperator,
@@ -145,3 +155,9 @@ def test_every_operator_goes_through_the_one_mapping_of_errors() -> None:
         if operator is not ModelKitTagSensor:
             assert issubclass(operator, KitopsBaseOperator)
             assert operator.execute is KitopsBaseOperator.execute
+
+
+def test_every_module_with_operators_is_announced_to_airflow() -> None:
+    (announced,) = get_provider_info()["operators"]
+    modules = {operator.__module__ for operator in OPERATORS if operator is not ModelKitTagSensor}
+    assert set(announced["python-modules"]) == modules
