@@ -13,20 +13,20 @@ import os
 import posixpath
 import re
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import yaml
 from identify import identify
 
 from airflow_provider_kitops.modelkit._paths import is_modelkit_reference, within
 from airflow_provider_kitops.modelkit._scan import carriable
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules, read_rules
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
+from airflow_provider_kitops.oci.descriptor import is_text
 from airflow_provider_kitops.oci.disk import storage_errors
 from airflow_provider_kitops.oci.errors import InvalidInput
 
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: More top-level directories of code than this become one layer ``.``.
 _MAX_CODE_LAYERS = 5
+#: More layers of another kind than this are taken together; a manifest of some ten thousand is refused everywhere.
+_MAX_LAYERS = 1000
 #: Text that is read to learn a licence or a name: a model card or a configuration, never weights.
 _MAX_TEXT = 1024 * 1024
 
@@ -104,6 +106,10 @@ _PREFERRED = ("safetensors", "gguf", "onnx", "keras", "pt2", "pt", "pth", "bin",
 _PLAIN_NAMES = re.compile(r"(model|pytorch_model|adapter_model|weights|saved_model|tf_model|flax_model)", re.IGNORECASE)
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<at>\d{5})-of-(?P<of>\d{5})")
 _LICENSES = re.compile(r"(licen[sc]e|copying|notice)([._-].*)?", re.IGNORECASE)
+_HEADER = re.compile(r"---\n.*?\n---", re.DOTALL)
+_SAID_LICENSE = re.compile(
+    r"""^license:[ ]+(?P<quote>["']?)(?P<id>[\w.+-][\w.+ -]{0,99}?)(?P=quote)(?:[ ]+\#.*)?[ ]*$""", re.MULTILINE
+)
 _README = re.compile(r"readme([._-].*)?", re.IGNORECASE)
 #: What tools leave in a working directory and nobody wants to publish.
 _LEFTOVERS = (".git", ".venv", "venv", "__pycache__", ".ipynb_checkpoints", ".cache", "node_modules", ".DS_Store")
@@ -198,6 +204,8 @@ class _Suggestion:
         self.bundles = self._bundles()
         self.adapters = {file.directory for file in files if file.name == "adapter_config.json"}
         self.kinds = {file: self._kind(file) for file in files if self._bundle(file) is None}
+        self.folded: set[str] = set()
+        self._fold()
 
     def kitfile(self, package: Package) -> Kitfile:
         model = self._model()
@@ -241,6 +249,24 @@ class _Suggestion:
             return _Kind.ADAPTER
         return kind
 
+    def _fold(self) -> None:
+        """Make few of too many layers: folders at the top become data as a whole, then what is left becomes code."""
+        many = Counter((path.partition("/")[0], kind) for kind, path in self._layers() if "/" in path)
+        self.folded = {folder for (folder, _), count in many.items() if count > _MAX_LAYERS}
+        for file in self.kinds:
+            if file.path.partition("/")[0] in self.folded:
+                self.kinds[file] = _Kind.DATA
+        many_left = Counter(kind for kind, _ in self._layers())
+        for file, kind in self.kinds.items():
+            if many_left[kind] > _MAX_LAYERS:
+                self.kinds[file] = _Kind.CODE
+
+    def _layers(self) -> Iterator[tuple[_Kind, str]]:
+        """Kinds and paths of layers but of code, at least as many as there can be."""
+        for kind in (_Kind.DATA, _Kind.DOCS):
+            yield from ((kind, path) for path in self._paths(kind))
+        yield from ((kind, file.path) for file, kind in self.kinds.items() if kind in _PARTS)
+
     def _model(self) -> Model | None:
         weights = [file for file, kind in self.kinds.items() if kind is _Kind.WEIGHTS]
         adapters = [
@@ -250,7 +276,7 @@ class _Suggestion:
         if self.bundles:
             path, (framework, form) = min(self.bundles.items())
             parts = [ModelPart(path=other or ".", name=_stem(other)) for other in sorted(self.bundles) if other != path]
-            name = _stem(path) or self.root.resolve().name
+            name = _stem(path) or self._own_name()
             model = Model(path=path or ".", name=name, framework=framework, format=form)
             chosen: set[_File] = set()
         elif candidates:
@@ -295,9 +321,13 @@ class _Suggestion:
         if not _PLAIN_NAMES.fullmatch(stem):
             return stem
         said = self._json(posixpath.join(main.directory, "config.json")).get("_name_or_path")
-        if isinstance(said, str) and said and not said.startswith((".", "/")):
+        if isinstance(said, str) and said.isprintable() and not said.startswith((".", "/")):
             return posixpath.basename(said.rstrip("/"))
-        return posixpath.basename(main.directory) or self.root.resolve().name
+        return posixpath.basename(main.directory) or self._own_name()
+
+    def _own_name(self) -> str:
+        name = self.root.resolve().name
+        return name if is_text(name) else ""
 
     def _framework(self, main: _File) -> str:
         if self.kinds[main] is _Kind.ADAPTER and main.suffix != "gguf":
@@ -326,13 +356,10 @@ class _Suggestion:
         return list(paths)
 
     def _whole(self, wanted: _Kind) -> set[str]:
-        mixed = {
-            parent
-            for file in self.files
-            for parent in _parents(file.path)
-            if self.kinds.get(file) is not wanted
-        }  # fmt: skip
-        return {parent for file in self.files for parent in _parents(file.path) if parent not in mixed}
+        kinds = {(f"{file.directory}/", self.kinds.get(file)) for file in self.files}
+        mixed = {parent for directory, kind in kinds if kind is not wanted for parent in _parents(directory)}
+        whole = {parent for directory, _ in kinds for parent in _parents(directory)} - mixed
+        return whole | self.folded if wanted is _Kind.DATA else whole
 
     def _code(self) -> list[str]:
         """Code by its files and folders where these are few, else what no other layer holds (``.``)."""
@@ -346,8 +373,7 @@ class _Suggestion:
 
     def _license(self) -> str:
         for file in self.readmes:
-            said = _front_matter(self._text(file.path)).get("license")
-            if isinstance(said, str) and said not in ("", "other", "unknown"):
+            if said := _said_license(self._text(file.path)):
                 return said
         for file in self.licenses:
             with storage_errors("read", self.root / file.path):
@@ -388,17 +414,14 @@ def _stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
-def _front_matter(text: str) -> dict[str, Any]:
-    """The header of a model card (Hugging Face's model cards, "metadata")."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if not text.startswith("---\n"):
-        return {}
-    header, found, _ = text[4:].partition("\n---")
-    try:
-        value = yaml.safe_load(header) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _said_license(text: str) -> str:
+    """The licence that the header of a model card names (Hugging Face's model cards, "metadata").
+
+    One line is looked for, and no YAML is read: aliases in it could stand for far more than there is memory.
+    """
+    header = _HEADER.match(text.removeprefix("\ufeff").replace("\r\n", "\n"))
+    said = _SAID_LICENSE.search(header[0]) if header else None
+    return said["id"] if said and said["id"].lower() not in ("other", "unknown", "null") else ""
 
 
 def _licensed(kitfile: Kitfile, license_id: str) -> Kitfile:

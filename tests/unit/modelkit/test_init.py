@@ -172,6 +172,48 @@ def test_a_model_card_of_windows_has_its_licence_read(write: Write, start: str) 
     assert model.license == "apache-2.0"
 
 
+def test_a_model_cards_header_is_not_expanded(write: Write) -> None:
+    merges = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+    card = f"---\na0: &a0 {{x: 1}}\n{merges}license: 'mit'  # as upstream\n---\nlicense: gpl-3.0\n"
+    model = suggested(write, {"w.gguf": b"GGUF", "README.md": card}).model
+    assert model is not None
+    assert model.license == "mit"
+
+
+@pytest.mark.parametrize("said", ["other", "", "[mit]", "~", '"\\ud800"', "mit" + " " * 200_000 + "!"])
+def test_a_model_card_that_names_no_licence_gives_none(write: Write, said: str) -> None:
+    card = f"---\nlicense: {said}\n---\n"
+    model = suggested(write, {"w.gguf": b"GGUF", "README.md": card}).model
+    assert model is not None
+    assert model.license == ""
+
+
+def test_names_that_no_kitfile_can_hold_are_passed_over(tmp_path: Path) -> None:
+    context = tmp_path / os.fsdecode(b"w\xff")
+    (context / "m").mkdir(parents=True)
+    (context / "m/model.gguf").write_bytes(b"GGUF")
+    (context / "m/config.json").write_text('{"_name_or_path": "\\ud800"}')
+    model = suggest_kitfile(context).model
+    assert model is not None
+    assert model.name == "m"
+    (context / "MLmodel").write_text("")
+    kitfile = suggest_kitfile(context)
+    assert parse_kitfile(kitfile.to_yaml()) == kitfile
+
+
+def test_very_many_files_of_several_kinds_take_few_layers(write: Write) -> None:
+    side_by_side = {f"train/{n}.{suffix}": "" for n in range(1100) for suffix in ("jpg", "txt")}
+    kitfile = suggested(write, side_by_side | {"w.gguf": b"GGUF", "train/sub/MLmodel": "", "train/sub/x.py": ""})
+    assert [entry.path for _, entry in kitfile.entries()] == ["train/sub", "w.gguf", "train"]
+
+
+def test_very_many_files_at_the_top_are_one_layer(write: Write) -> None:
+    kitfile = suggested(
+        write, {f"{n}.json": "" for n in range(1100)} | {"w.gguf": b"GGUF", "README.md": "", "a.py": ""}
+    )
+    assert [entry.path for _, entry in kitfile.entries()] == ["w.gguf", ".", "README.md"]
+
+
 # fmt: off
 names = st.sampled_from([
     "a.py", "b.csv", "c.json", "README.md", "LICENSE", "model.safetensors", "w.bin", "tokenizer.json", "MLmodel", "x",
