@@ -24,6 +24,8 @@ def connection_error(error: BaseException, doing: str, plain_http: bool) -> Kito
             True,
             "Its certificate is not trusted: give the CA that signed it as --ca-bundle, or ca_bundle.",
         )
+    elif any(isinstance(link, ssl.SSLError) and _broke_off(link) for link in chain):
+        pass
     elif any(isinstance(link, ssl.SSLError | requests.exceptions.SSLError) for link in chain):
         permanent, hint = True, "TLS failed. If the registry speaks plain HTTP, give --plain-http, or set plain_http."
         if any("CERTIFICATE" in str(getattr(link, "reason", "")) for link in chain):
@@ -44,6 +46,14 @@ def connection_error(error: BaseException, doing: str, plain_http: bool) -> Kito
     return found
 
 
+def _broke_off(error: ssl.SSLError) -> bool:
+    """Whether a line broke, or garbled what it carried, and not that both sides cannot agree."""
+    return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ssl.SSLSyscallError) or error.reason in (
+        "DECRYPTION_FAILED_OR_BAD_RECORD_MAC",
+        "UNEXPECTED_EOF_WHILE_READING",
+    )
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     """An error and all that it was made from: libraries keep the cause in several places."""
     found: list[BaseException] = []
@@ -62,7 +72,9 @@ def _reason(chain: list[BaseException]) -> str:
         if isinstance(link, ssl.SSLCertVerificationError):
             return f"certificate verification failed ({link.verify_message})"
         if isinstance(link, OSError) and link.strerror and not isinstance(link, requests.RequestException):
-            return link.strerror.lower() if not isinstance(link, ssl.SSLError) else f"TLS: {link.reason}"
+            if isinstance(link, ssl.SSLError):
+                return f"TLS: {link.reason or 'the connection broke'}"
+            return link.strerror.lower()
     if any(isinstance(link, TimeoutError | requests.exceptions.Timeout) for link in chain):
         return "no answer in time"
     return f"the connection broke ({type(chain[-1]).__name__})"

@@ -32,6 +32,9 @@ _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
     "MANIFEST_BLOB_UNKNOWN": (NotFound, "Push the blobs before the manifest."),
     "DIGEST_INVALID": (DigestMismatch, "The bytes changed on the way, or while they were read."),
+    # It was restarted, or another of several answers, or it has swept up: another upload may come to its end.
+    "BLOB_UPLOAD_UNKNOWN": (RegistryUnavailable, "The registry has lost the upload: try again."),
+    "BLOB_UPLOAD_INVALID": (RegistryUnavailable, "The registry has lost the upload: try again."),
     "NAME_INVALID": (InvalidReference, "Choose a repository name that this registry allows."),
     "TAG_INVALID": (InvalidReference, "Choose a tag that this registry allows."),
 }
