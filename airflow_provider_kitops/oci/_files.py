@@ -15,7 +15,7 @@ from types import TracebackType
 
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.disk import make_directory, storage_error, storage_errors, sync_directory
-from airflow_provider_kitops.oci.errors import Interrupted
+from airflow_provider_kitops.oci.errors import Interrupted, StorageError
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
 _GRACE = 60.0
@@ -79,7 +79,7 @@ class Partial:
     """The part of a blob that has been downloaded so far: it outlives the process, and the next one goes on with it.
 
     A context manager that waits until no other process works on it. Leaving the block without ``keep`` leaves the
-    file; ``sweep`` removes it a day after its last change.
+    file, unless the disk is full; ``sweep`` removes it a day after its last change.
 
     :param directory: where it is.
     :param path: what it will become, and the path that messages name.
@@ -97,7 +97,7 @@ class Partial:
         make_directory(self._path.parent)
         while True:
             with storage_errors("write", self._shown):
-                self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 self._lock()
                 status = os.fstat(self._handle)
@@ -115,6 +115,9 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, StorageError):
+            with contextlib.suppress(OSError):
+                self._path.unlink()
         os.close(self._handle)
 
     def _lock(self) -> None:
@@ -162,8 +165,9 @@ class Partial:
         :raises StorageError: the disk refuses.
         """
         with storage_errors("write", path):
-            os.fchmod(self._handle, 0o444)
             _rename(self._handle, self._path, path)
+            # Only now: whoever is killed before has left a file that the next one can write to.
+            os.fchmod(self._handle, os.fstat(self._handle).st_mode & 0o444)
 
 
 def _write(handle: int, data: bytes) -> None:

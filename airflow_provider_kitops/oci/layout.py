@@ -229,9 +229,10 @@ class Layout:
                 needed.add(entry.digest)
                 if other is not None:
                     needed.update(part.digest for part in (*other.blobs, *other.manifests))
-            unneeded = {descriptor.digest, *(blob.digest for blob in (links.blobs if links else ()))} - needed
-            for digest in unneeded:
-                self._unlink(digest)
+            # The manifest before its blobs: killed in between, there is none that could be listed and lacks some.
+            for digest in (descriptor.digest, *(blob.digest for blob in (links.blobs if links else ()))):
+                if digest not in needed:
+                    self._unlink(digest)
 
         # The index first: killed in between, some blobs are left over, but nothing that is listed is missing.
         self._change(change, clean)

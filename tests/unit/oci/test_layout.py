@@ -413,3 +413,23 @@ def test_parallel_writers_lose_nothing(tmp_path: Path) -> None:
     assert len(layout.tags()) == 80
     assert len({layout.resolve(tag).digest for tag in layout.tags()}) == 80
     assert list((layout.path / ".ingest").iterdir()) == []
+
+
+def test_a_delete_that_is_killed_leaves_no_manifest_that_lacks_blobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path, "a")
+    manifest = put_artifact(layout, b"one", b"two", tag="v1")
+    real = Layout._unlink
+
+    def killed_after_one(self: Layout, digest: str) -> None:
+        real(self, digest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Layout, "_unlink", killed_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        layout.delete(manifest)
+    # Another task may have resolved it before, and tag it now.
+    monkeypatch.setattr(Layout, "resolve", lambda self, reference: manifest)
+    with pytest.raises(NotFound):
+        layout.tag(manifest, "v2")

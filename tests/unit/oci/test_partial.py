@@ -83,6 +83,34 @@ def test_the_next_try_begins_where_the_last_one_ended(layout: Layout) -> None:
     assert parts(layout) == []
 
 
+def test_whoever_is_killed_at_the_end_leaves_what_the_next_can_write_to(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_files.os, "fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            take(layout, Line())
+    [part] = parts(layout)
+    assert part.stat().st_mode & 0o200
+    line = Line()
+    take(layout, line)
+    assert line.begins == [len(DATA)]
+    assert layout._blob(BLOB.digest).stat().st_mode & 0o777 == 0o444
+
+
+def test_a_full_disk_gets_its_room_back(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_files, "_write", full)
+    with pytest.raises(StorageError, match="full"):
+        take(layout, Line())
+    assert parts(layout) == []
+
+
 def test_what_was_left_damaged_is_fetched_anew_by_itself(layout: Layout) -> None:
     with pytest.raises(RegistryUnavailable):
         take(layout, Line(cut=2_000_000))
