@@ -2,9 +2,9 @@
 
 ``run_registry`` runs Debian's docker-registry 2.8; the fixtures ``registry`` (anonymous) and ``private_registry``
 (basic authentication) are that. ``run_referrers_registry`` runs one that has the referrers API, and differs in what
-``Registry`` tells; the fixture ``referrers_registry`` is that. ``each_registry`` is one of both, for tests of what must
-hold at any. ``tests/integration/conftest.py`` makes them known. Tests are skipped where a program is missing, unless
-``KITOPS_TESTS_REQUIRE`` names it (``registry``, ``go``).
+``Registry`` tells; the fixture ``referrers_registry`` is that. ``each_registry`` and ``open_registry`` are one of both,
+for tests of what must hold at any. ``tests/integration/conftest.py`` makes them known. Tests are skipped where a
+program is missing, unless ``KITOPS_TESTS_REQUIRE`` names it (``registry``, ``go``).
 """
 
 from __future__ import annotations
@@ -197,6 +197,13 @@ def referrers_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reg
     """A registry with the referrers API, which asks for no credentials."""
     with run_referrers_registry(tmp_path_factory.mktemp("referrers-registry")) as running:
         yield running
+
+
+@pytest.fixture(params=["registry", "referrers_registry"])
+def open_registry(request: pytest.FixtureRequest) -> Registry:
+    """One registry after the other, neither of which asks for credentials; checking a password takes its time."""
+    found: Registry = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(params=["private_registry", "referrers_registry"])

@@ -1,5 +1,5 @@
 """Fixtures of the integration tests."""
 
-from tests.registry import each_registry, private_registry, referrers_registry, registry
+from tests.registry import each_registry, open_registry, private_registry, referrers_registry, registry
 
-__all__ = ["each_registry", "private_registry", "referrers_registry", "registry"]
+__all__ = ["each_registry", "open_registry", "private_registry", "referrers_registry", "registry"]
