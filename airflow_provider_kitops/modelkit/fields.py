@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from airflow_provider_kitops.modelkit.kitfile import Kitfile
@@ -22,26 +21,14 @@ def field_of(kitfile: Kitfile, path: str) -> Any:
     """
     value = json.loads(kitfile.to_config_json())
     for step in parse_path(path):
-        try:
-            value = value_at(value, [step])
-        except LookupError as error:
-            known = list(value) if isinstance(value, dict) else []
-            hint = f"It has {', '.join(known)} there." if known else "It has nothing below there."
-            if isinstance(value, list) and value:
+        there = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        if step not in there:
+            hint = "It has nothing below there."
+            if isinstance(value, dict) and value:
+                hint = f"It has {', '.join(value)} there."
+            elif isinstance(value, list) and value:
                 hint = f"It has a list there, [0] to [{len(value) - 1}]."
-            raise NotFound(f"The Kitfile has no {path}.", hint=hint) from error
-    return value
-
-
-def value_at(value: Any, steps: Sequence[str | int]) -> Any:
-    """What is below a JSON value at ``steps``: keys lead through objects, indexes through lists.
-
-    :raises LookupError: there is nothing.
-    """
-    for step in steps:
-        kind: type[Any] = dict if isinstance(step, str) else list
-        if not isinstance(value, kind):
-            raise LookupError(step)  # noqa: TRY004 - nothing is there
+            raise NotFound(f"The Kitfile has no {path}.", hint=hint)
         value = value[step]
     return value
 
