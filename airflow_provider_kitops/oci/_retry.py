@@ -19,7 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from airflow_provider_kitops.oci.errors import KitopsError, RateLimited
+from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
 
 T = TypeVar("T")
 
@@ -75,11 +75,11 @@ class Retry:
     def _again(self, error: BaseException) -> bool:
         if not isinstance(error, KitopsError) or not error.transient:
             return False
-        return not (isinstance(error, RateLimited) and (error.retry_after or 0) > self._policy.patience)
+        return not (isinstance(error, RegistryUnavailable) and (error.retry_after or 0) > self._policy.patience)
 
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, RateLimited) else None
+        asked = error.retry_after if isinstance(error, RegistryUnavailable) else None
         own = float(wait_random_exponential(multiplier=self._policy.base, max=self._policy.longest)(state))
         return max(asked or 0.0, own)
 

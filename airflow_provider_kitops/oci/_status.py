@@ -64,7 +64,10 @@ def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = (
     for code, (kind, hint) in _BY_CODE.items():
         if code in codes:
             return kind(message, hint=hint)
-    return _by_status(status, codes, message)
+    error = _by_status(status, codes, message)
+    if isinstance(error, RegistryUnavailable):
+        error.retry_after = retry_after(response.headers.get("Retry-After"))
+    return error
 
 
 def asked(doing: str) -> str:

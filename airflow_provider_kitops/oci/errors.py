@@ -94,21 +94,21 @@ class DigestMismatch(VerificationFailed):
 
 
 class RegistryUnavailable(KitopsError):
-    """No usable answer from the registry: connection, TLS or server failure (HTTP 5xx)."""
+    """No usable answer from the registry: connection, TLS or server failure (HTTP 5xx).
+
+    :param retry_after: seconds that the registry asked to wait, if it did.
+    """
 
     transient = True
     exit_code = 7
 
-
-class RateLimited(RegistryUnavailable):
-    """The registry asks to slow down (HTTP 429).
-
-    :param retry_after: seconds that the registry asked for, if it did.
-    """
-
     def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+
+
+class RateLimited(RegistryUnavailable):
+    """The registry asks to slow down (HTTP 429)."""
 
 
 class Interrupted(KitopsError):
