@@ -89,6 +89,7 @@ def test_whoever_is_killed_at_the_end_leaves_what_the_next_can_write_to(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
+    put_artifact(layout, b"there are files here")
     with monkeypatch.context() as patched:
         patched.setattr(_files.os, "fsync", killed)
         with pytest.raises(KeyboardInterrupt):
