@@ -226,7 +226,7 @@ def _body(stream: BufferedReader, headers: Mapping[str, str], *, to_end: bool = 
     :param to_end: what has neither a length nor chunks goes to the end of the connection.
     """
     if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int(stream.readline().split(b";")[0], 16):
+        while size := _chunk_size(stream):
             yield from _exactly(stream, size)
             stream.readline()
         while stream.readline().strip():
@@ -236,6 +236,13 @@ def _body(stream: BufferedReader, headers: Mapping[str, str], *, to_end: bool = 
     elif to_end:
         while piece := stream.read1(_PIECE):
             yield piece
+
+
+def _chunk_size(stream: BufferedReader) -> int:
+    line = stream.readline()
+    if not line:
+        raise _Broken
+    return int(line.split(b";")[0], 16)
 
 
 def _exactly(stream: BufferedReader, size: int) -> Iterator[bytes]:

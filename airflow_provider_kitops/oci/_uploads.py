@@ -119,7 +119,8 @@ class Uploads:
         ).close()
 
     def _cancel(self, location: str) -> None:
-        # Only tidying up: a registry drops sessions that nobody ends. Somebody may be waiting for us to stop.
+        # Only tidying up: a registry drops sessions that nobody ends. Somebody may be waiting for us to stop, so the
+        # answer is not waited for long.
         with contextlib.suppress(KitopsError):
             self._at.client.send(
                 "DELETE",
@@ -127,7 +128,7 @@ class Uploads:
                 doing="end an upload",
                 scope=self._at.push,
                 accept=(200, 202, 204, 404),
-                timeout=(5.0, 5.0),
+                timeout=(2.0, 2.0),
                 after_interrupt=True,
             ).close()
 

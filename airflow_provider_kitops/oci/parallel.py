@@ -11,6 +11,9 @@ from airflow_provider_kitops.oci.errors import Interrupted
 
 Result = TypeVar("Result")
 
+#: Seconds that jobs have to end by themselves before what they wait for is cut.
+GRACE = 0.5
+
 
 @runtime_checkable
 class Interruptible(Protocol):
@@ -55,9 +58,13 @@ def run_all(jobs: Sequence[Callable[[Stop], Result]], concurrency: int, targets:
             wait(futures)
         except BaseException:
             _end(stop, futures)
-            for target in targets:
-                if isinstance(target, Interruptible):
-                    target.interrupt()
+            try:
+                # What moves bytes ends by itself, and in order: a registry can then be told to drop an upload.
+                wait(futures, timeout=GRACE)
+            finally:
+                for target in targets:
+                    if isinstance(target, Interruptible):
+                        target.interrupt()
             raise
     failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
     for error in sorted(failures, key=lambda failure: isinstance(failure, Interrupted)):
