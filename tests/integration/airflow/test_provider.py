@@ -58,8 +58,9 @@ def test_every_dag_of_the_tests_parses(airflow: Airflow) -> None:
     assert "No data found" in airflow.run("dags", "list-import-errors", "-l").stdout
 
 
-def test_pack_push_unpack_run_as_a_dag(airflow: Airflow) -> None:
+def test_the_verbs_run_as_a_dag(airflow: Airflow) -> None:
     result = airflow.run("dags", "test", "store_roundtrip")
+    assert "operator extra link" not in result.stdout + result.stderr
     assert airflow_password(airflow) not in result.stdout + result.stderr
     unpacked = Path(airflow.env["PROVIDER_TEST_WORK"]) / "unpack" / "weights.bin"
     assert unpacked.read_bytes() == b"weights" * 1000
