@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 
@@ -25,6 +26,8 @@ from airflow_provider_kitops.oci.errors import (
 )
 
 _LONGEST_BODY = 64 * 1024
+# Parameters of the distribution specification, whose values are no secrets.
+_OPEN = frozenset({"digest", "mount", "from", "n", "last", "artifactType", "service", "scope", "tag"})
 _WANTS_TLS = "wants TLS"
 _FIND = re.compile(r"^find (\S+)(?= in )")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
@@ -131,7 +134,10 @@ def _read(response: requests.Response, secrets: Sequence[str]) -> tuple[list[str
     finally:
         response.close()
     sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-    return codes, one_line(said, [sent, *secrets])
+    # A redirect's address may be signed, and its server repeat that.
+    query = parse_qsl(urlsplit(response.request.url or "").query)
+    signed = [value for name, value in query if name not in _OPEN and len(value) > 3]
+    return codes, one_line(said, [sent, *secrets, *signed])
 
 
 def one_line(said: str, secrets: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ import contextlib
 import errno
 import http.client
 import io
+import logging
+import re
 import socket
 import threading
 import time
@@ -28,6 +30,20 @@ WINDOW = 60.0
 LEAST_SPEED = 1024
 #: Most bytes before the body of an answer: headers, and those of interim answers.
 MAX_HEADERS = 1024 * 1024
+
+_QUERY = re.compile(r"\?[^\s\"']+")
+
+
+class _NoQueries(logging.Filter):
+    """Keeps what is secret in signed addresses out of the log: urllib3 shows the whole target of each request there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(_QUERY.sub("?…", arg) if isinstance(arg, str) else arg for arg in record.args)
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_NoQueries())
 
 
 class Wire:

@@ -19,7 +19,8 @@ class KitopsError(Exception):
     exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint)
+        # Alone: exceptions are unpickled, in another process, by giving these again, and then their attributes.
+        super().__init__(message)
         self.message = message
         self.hint = hint
 
