@@ -57,6 +57,14 @@ def test_the_ingesting_dag_packs_base_datasets_and_judge() -> None:
     assert dag.get_task("judge").upstream_task_ids == {"has_judge"}
 
 
+def test_the_releasing_dag_copies_and_tags_what_was_copied() -> None:
+    dag = load("release_modelkit")
+    copied, tagged = dag.get_task("copy"), dag.get_task("latest")
+    assert copied.referrers
+    assert tagged.reference.operator is copied
+    assert [asset.name for asset in tagged.outlets] == ["news-classifier-release"]
+
+
 def test_the_dag_in_the_readme_parses() -> None:
     (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
     assert len(code.splitlines()) <= 22
