@@ -18,9 +18,27 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["airflow_provider_kitops"]):
-        from airflow_provider_kitops.modelkit import _compression, _document, _untar, ignore, index, kitfile, modelpack
+        from airflow_provider_kitops.modelkit import (
+            _compression,
+            _document,
+            _sparse,
+            _untar,
+            ignore,
+            index,
+            kitfile,
+            modelpack,
+        )
 else:
-    from airflow_provider_kitops.modelkit import _compression, _document, _untar, ignore, index, kitfile, modelpack
+    from airflow_provider_kitops.modelkit import (
+        _compression,
+        _document,
+        _sparse,
+        _untar,
+        ignore,
+        index,
+        kitfile,
+        modelpack,
+    )
 
 from airflow_provider_kitops.modelkit.limits import Budget, Limits
 from airflow_provider_kitops.modelkit.manifest import Manifest
@@ -62,6 +80,33 @@ def _with_checksums(data: bytes) -> bytes:
             blocks[start + 148 : start + 156] = b" " * 8
             blocks[start + 148 : start + 156] = b"%06o\0 " % sum(blocks[start : start + 512])
     return bytes(blocks)
+
+
+def sparse(data: bytes) -> None:
+    """A map of a sparse file: one digit for the form, then a line with the bytes stored, then the map."""
+    head, _, text = data.partition(b"\n")
+    form, stored = head[:1], int(head[1:5]) if head[1:5].isdigit() else 0
+    read = reader(text)
+    lines = text.split(b"\n")
+    one = {"GNU.sparse.size": lines[0], "GNU.sparse.map": b",".join(lines[1:])}
+    one["GNU.sparse.numblocks"] = b"%d" % (len(lines) // 2)
+    if form == b"0":
+        found = _sparse.read_old_gnu(
+            read(512).ljust(512, b"\0"), stored, lambda size: read(size).ljust(size, b"\0"), "it"
+        )
+    elif form == b"1":
+        found = _sparse.read_pax(one, stored, read, "it")
+    else:
+        major = {"GNU.sparse.major": b"1", "GNU.sparse.realsize": b"%d" % (1 << 20)}
+        found = _sparse.read_pax(major, 512 * (len(text) // 512) + stored, read, "it")
+    end = taken = 0
+    for offset, length in zip(found.pieces[::2], found.pieces[1::2], strict=True):
+        assert end <= offset
+        end, taken = offset + length, taken + length
+    assert end <= found.size < 1 << 63
+    assert taken == found.stored
+    if found.size < 1 << 22:
+        assert sum(len(piece) for piece in found.content(lambda size: iter([bytes(size)]))) == found.size
 
 
 def gzip(data: bytes) -> None:
@@ -119,7 +164,7 @@ def ignored(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (tar, gzip, zstd, document, config, manifest, pack, indexed, ignored)
+    each.__name__: each for each in (tar, sparse, gzip, zstd, document, config, manifest, pack, indexed, ignored)
 }
 
 
