@@ -79,7 +79,9 @@ class ResumingReader:
         # How often in a row it broke without progress, and where it broke last.
         self._breaks = 0
         self._broke_at = offset
-        endpoint.client.retry.call(self._open)
+        # Nothing is left of what somebody had to its last byte; there is no range for that.
+        if not offset or offset < descriptor.size:
+            endpoint.client.retry.call(self._open)
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to ``size`` bytes, all that are left if negative; ``b""`` at the end.

@@ -50,6 +50,11 @@ def test_a_broken_download_goes_on_where_it_broke(server: FakeServer, repository
     assert ranges == [f"bytes={at}-{len(DATA) - 1}" for at in range(0, len(DATA), 40_000)]
 
 
+def test_nothing_is_asked_for_behind_the_end(server: FakeServer, repository: Repository) -> None:
+    assert repository.fetch_from(BLOB, BLOB.size).read() == b""
+    assert server.requests == []
+
+
 def test_a_registry_without_ranges_is_read_from_the_beginning(server: FakeServer, repository: Repository) -> None:
     def answer(request: Request) -> Answer:
         return Answer(200, DATA, cut=150_000 if len(server.requests) == 1 else None)
