@@ -67,10 +67,10 @@ def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = (
     for code, (kind, hint) in _BY_CODE.items():
         if code in codes:
             return kind(message, hint=hint)
-    error = _by_status(status, codes, message)
-    if isinstance(error, RegistryUnavailable):
-        error.retry_after = retry_after(response.headers.get("Retry-After"))
-    return error
+    found = _by_status(status, codes, message)
+    if isinstance(found, RegistryUnavailable):
+        found.retry_after = retry_after(response.headers.get("Retry-After"))
+    return found
 
 
 def asked(doing: str) -> str:
