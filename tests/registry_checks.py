@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +43,12 @@ def assert_registry_whole(registry: Registry, repository: str) -> dict[str, str]
     listed = session.get(f"{base}/tags/list", timeout=30)
     found = {}
     for tag in (listed.json()["tags"] or []) if listed.ok else []:
-        answer = session.get(f"{base}/manifests/{tag}", headers={"Accept": ", ".join(MANIFEST_TYPES)}, timeout=30)
+        # docker-registry lists a tag while it is still writing what it names, whether its client lives or not.
+        for _ in range(20):
+            answer = session.get(f"{base}/manifests/{tag}", headers={"Accept": ", ".join(MANIFEST_TYPES)}, timeout=30)
+            if answer.ok:
+                break
+            time.sleep(0.1)
         assert answer.ok, f"the tag {tag} of {repository} names nothing"
         found[tag] = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
         manifest = answer.json()
