@@ -1,8 +1,8 @@
 """Sending blobs (distribution specification 1.1, "Pushing blobs", "Mounting a blob from another repository").
 
-Bytes are streamed once: with a known digest as the one PUT of a session, else as one PATCH whose closing PUT names
-the digest found on the way. What breaks is sent again from the source's beginning: docker-registry 2.8, and what is
-built on it, drops an upload whose PATCH broke ("upload resumed at wrong offset"), so there is nothing to go on from.
+Bytes are streamed once, as one PATCH whose closing PUT names the digest, which may have been found on the way; what is
+small and known goes with the PUT. What breaks is sent again from the source's beginning: docker-registry 2.8, and what
+is built on it, drops an upload whose PATCH broke ("upload resumed at wrong offset"), so there is nothing to go on from.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from airflow_provider_kitops.oci.target import Source
 # A registry may move or hash the whole blob before it answers to the last request.
 _COMMIT_TIMEOUT = (TIMEOUT[0], 900.0)
 _BLOCK = 256 * 1024
+# Content that is known and no larger saves a request.
+_AT_ONCE = 4 * 1024 * 1024
 
 
 class Uploads:
@@ -62,35 +64,34 @@ class Uploads:
 
     def _push(self, content: Descriptor | str, source: Source) -> Descriptor:
         doing = f"upload {content.digest if isinstance(content, Descriptor) else 'a blob'} to {self._at.repository}"
+        body = _Body(content, source, self._at.name)
+        small = b""
+        if isinstance(content, Descriptor) and content.size <= _AT_ONCE:
+            # Before a session is begun: nothing has to be ended if the source fails.
+            small = b"".join(body)
+            body.check()
         location = self._begin(doing)
-        kind = _SizedBody if isinstance(content, Descriptor) else _Body
-        body = kind(content, source, self._at.name)
         try:
-            if isinstance(content, Descriptor):
-                # What has no length is no body to the HTTP library, which would never read the source then.
-                self._finish(location, content.digest, body if content.size else b"".join(body), doing)
-                return content
-            with self._at.client.send(
-                "PATCH",
-                location,
-                doing=doing,
-                scope=self._at.push,
-                headers={"Content-Type": OCTET_STREAM},
-                body=body,
-                accept=(202,),
-                timeout=_COMMIT_TIMEOUT,
-            ) as response:
-                location = self._location(response)
-            if body.error is not None:
-                raise body.error  # noqa: TRY301 - to be handled as if it had passed through the HTTP library
-            found = body.descriptor(content)
-            self._finish(location, found.digest, b"", doing)
+            if not small:
+                with self._at.client.send(
+                    "PATCH",
+                    location,
+                    doing=doing,
+                    scope=self._at.push,
+                    headers={"Content-Type": OCTET_STREAM},
+                    body=body,
+                    accept=(202,),
+                    timeout=_COMMIT_TIMEOUT,
+                ) as response:
+                    location = self._location(response)
+                body.check()
+            found = body.descriptor
+            self._finish(location, found.digest, small, doing)
         except BaseException as error:
             if body.error is not None or not (isinstance(error, KitopsError) and error.transient):
                 self._cancel(location)
             # What the source raises passes through the HTTP library, which may take it for its own trouble.
-            if body.error is not None and body.error is not error:
-                raise body.error from None
+            body.check()
             raise
         return found
 
@@ -105,7 +106,7 @@ class Uploads:
         ) as response:
             return self._location(response)
 
-    def _finish(self, location: str, digest: str, body: _Body | bytes, doing: str) -> None:
+    def _finish(self, location: str, digest: str, body: bytes, doing: str) -> None:
         joint = "&" if "?" in location else "?"
         self._at.client.send(
             "PUT",
@@ -142,54 +143,48 @@ class Uploads:
 class _Body:
     """The bytes of a source as a request's body, in blocks of a fair size, hashed on the way.
 
-    The last block is held back until the whole has been found right: wrong content never becomes a whole request.
+    A request comes to its regular end even if the source fails, so that the answer tells where the upload can be ended:
+    one that broke cannot be ended at docker-registry, which keeps its bytes for a week. ``check`` tells.
+
+    :param content: descriptor that the bytes must match, or their media type.
     """
 
     def __init__(self, content: Descriptor | str, source: Source, where: str) -> None:
         self.error: BaseException | None = None
+        self._content = content
         self._source = source
-        self._known = content if isinstance(content, Descriptor) else None
-        self._verifier = Verifier(self._known, where) if self._known else None
+        self._verifier = Verifier(content, where) if isinstance(content, Descriptor) else None
         self._hash = hasher("sha256")
         self._size = 0
 
-    def descriptor(self, media_type: str) -> Descriptor:
+    @property
+    def descriptor(self) -> Descriptor:
         """What was sent."""
-        return Descriptor(media_type, f"sha256:{self._hash.hexdigest()}", self._size)
+        if isinstance(self._content, Descriptor):
+            return self._content
+        return Descriptor(self._content, f"sha256:{self._hash.hexdigest()}", self._size)
+
+    def check(self) -> None:
+        """Raise what the source has raised, or that it is not what its descriptor says."""
+        if self.error is not None:
+            raise self.error
 
     def __iter__(self) -> Iterator[bytes]:
+        update: Callable[[bytes], None] = self._verifier.update if self._verifier else self._hash.update
         try:
-            held = b""
             for block in _blocks(chunks(self._source)):
-                update: Callable[[bytes], None] = self._verifier.update if self._verifier else self._hash.update
                 update(block)
                 self._size += len(block)
-                if held:
-                    yield held
-                held = block
+                yield block
             if self._verifier:
                 self._verifier.finish()
-            if held:
-                yield held
         except GeneratorExit:  # nobody takes the rest, as the connection broke: no trouble of the source's
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised by ``check``
             self.error = error
-            if self._known is not None:
-                raise
-            # The request comes to a regular end, so that the answer tells where the upload can be ended: one that
-            # broke cannot be ended at docker-registry, which keeps its bytes for a week.
         except BaseException as error:
             self.error = error
             raise
-
-
-class _SizedBody(_Body):
-    """The same for content that is known: requests sends a Content-Length for what has a length, else chunks."""
-
-    def __len__(self) -> int:
-        assert self._known is not None
-        return self._known.size
 
 
 def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -22,6 +22,7 @@ from airflow_provider_kitops.oci.errors import (
     NotFound,
     RateLimited,
     RegistryUnavailable,
+    StorageError,
     Unauthorized,
     VerificationFailed,
 )
@@ -125,14 +126,39 @@ def test_a_failed_upload_is_sent_again_from_the_beginning(
     assert closing.query["digest"] == [BLOB.digest]
 
 
-def test_a_known_size_is_announced_and_an_unknown_one_is_sent_in_chunks(
-    server: FakeServer, repository: Repository
-) -> None:
+def test_what_is_small_and_known_saves_a_request(server: FakeServer, repository: Repository) -> None:
     Uploads(server)
     repository.push(BLOB, lambda: iter([DATA]))
+    assert [request.method for request in server.requests] == ["HEAD", "POST", "PUT"]
     assert server.seen("PUT")[0].headers["Content-Length"] == str(len(DATA))
     repository.push(LAYER, lambda: iter([DATA]))
     assert server.seen("PATCH")[0].headers["Transfer-Encoding"] == "chunked"
+
+
+def test_a_source_that_fails_lets_its_request_end_so_that_the_upload_can_be_ended(
+    server: FakeServer, repository: Repository
+) -> None:
+    uploads = Uploads(server)
+
+    def source() -> Iterator[bytes]:
+        yield DATA
+        raise StorageError("The file is gone.")
+
+    large = Descriptor(LAYER, BLOB.digest, 100_000_000)
+    for content in (LAYER, large):
+        with pytest.raises(StorageError, match="gone"):
+            repository.push(content, source)
+        assert uploads.bodies[-1] == DATA
+        assert server.requests[-1].method == "DELETE"
+    with pytest.raises(DigestMismatch):
+        repository.push(large, lambda: iter([DATA]))
+    assert server.requests[-1].method == "DELETE"
+    assert server.seen("PUT") == []
+    # What is small is read before anything is begun.
+    server.requests.clear()
+    with pytest.raises(StorageError, match="gone"):
+        repository.push(BLOB, source)
+    assert [request.method for request in server.requests] == ["HEAD"]
 
 
 def test_an_upload_is_not_sent_to_another_host(
