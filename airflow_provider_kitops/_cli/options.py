@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_kitops.oci.errors import InvalidInput
 
@@ -23,13 +24,26 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def proxy(text: str) -> str:
+    """The address of a proxy. Every user of the machine can read a command line, so it may hold no password."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("it is no address") from None
+    if parts.username is not None or "@" in text:
+        raise argparse.ArgumentTypeError(
+            "every user of the machine could read its user and password; set https_proxy in the environment instead"
+        )
+    return text
+
+
 # How to reach a registry, as fields of ``StoreConfig``.
 _REGISTRY_FLAGS: Mapping[str, Mapping[str, Any]] = {
     "plain-http": {"action": "store_true", "default": False, "help": "talk to the registry without TLS"},
     "ca-bundle": {"type": path, "metavar": "FILE", "help": "certificates to trust instead of the system's"},
     "client-cert": {"type": path, "metavar": "FILE", "help": "client certificate"},
     "client-key": {"type": path, "metavar": "FILE", "help": "key of the client certificate"},
-    "proxy": {"default": "", "metavar": "URL", "help": "proxy (default: the environment's)"},
+    "proxy": {"type": proxy, "default": "", "metavar": "URL", "help": "proxy (default: the environment's)"},
     "token-hosts": {
         "default": "",
         "metavar": "HOSTS",

@@ -540,6 +540,13 @@ def test_a_reader_that_has_enough_is_no_error(modelkit):
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("flag", ["--proxy", "--from-proxy"])
+def test_no_password_of_a_proxy_stands_on_the_command_line(modelkit, flag):
+    done = modelkit("copy", "r.example/a:b", "c/d", flag, "http://me:hidden@proxy.example:3128", code=2)
+    assert "https_proxy in the environment" in done.stderr
+    assert "hidden" not in done.stderr
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_outputs_do_no_harm(modelkit, closed):
     modelkit.pack("w", "demo/model:v1")
