@@ -16,7 +16,7 @@ import requests
 from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import TIMEOUT
 from airflow_provider_kitops.oci._origin import upload_location
-from airflow_provider_kitops.oci.content import Verifier, chunks, hasher
+from airflow_provider_kitops.oci.content import Hasher, Verifier, chunks
 from airflow_provider_kitops.oci.descriptor import OCTET_STREAM, Descriptor
 from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
 from airflow_provider_kitops.oci.target import Source
@@ -154,7 +154,7 @@ class _Body:
         self._content = content
         self._source = source
         self._verifier = Verifier(content, where) if isinstance(content, Descriptor) else None
-        self._hash = hasher("sha256")
+        self._hash = Hasher("sha256")
         self._size = 0
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +14,10 @@ from airflow_provider_kitops.oci.target import Source, Target
 
 #: Bytes moved at a time: large enough that Python's cost per chunk does not show, small enough to stay flat.
 CHUNK = 1024 * 1024
+
+
+# Content from which on it is hashed in a thread.
+_WORTH_A_THREAD = 8 * 1024 * 1024
 
 
 class Readable(Protocol):
@@ -41,7 +46,7 @@ class Verifier:
     def __init__(self, descriptor: Descriptor, where: str) -> None:
         self._descriptor = descriptor
         self._where = where
-        self._hash = hasher(descriptor.digest)
+        self._hash = Hasher(descriptor.digest)
         self.size = 0
 
     def update(self, data: bytes) -> None:
@@ -115,9 +120,44 @@ class VerifyingReader:
         self.close()
 
 
-def hasher(digest: str) -> hashlib._Hash:
-    """A fresh hash of the algorithm of ``digest``."""
-    return hashlib.new(digest.partition(":")[0])
+class Hasher:
+    """A hash that is computed beside what else is done with large content: sending and writing it take as long.
+
+    :param digest: a digest, or its algorithm alone.
+    """
+
+    def __init__(self, digest: str) -> None:
+        self._hash = hashlib.new(digest.partition(":")[0])
+        self._size = 0
+        # Of its own, so that it ends with this object, and no process that is forked waits for a thread it has not.
+        self._thread: ThreadPoolExecutor | None = None
+        self._last: Future[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The algorithm."""
+        return self._hash.name
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+        self._settle()
+        self._size += len(data)
+        if self._size < _WORTH_A_THREAD:
+            self._hash.update(data)
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
+        self._last = self._thread.submit(self._hash.update, data)
+
+    def hexdigest(self) -> str:
+        """Of all bytes so far."""
+        self._settle()
+        return self._hash.hexdigest()
+
+    def _settle(self) -> None:
+        if self._last is not None:
+            self._last.result()
+            self._last = None
 
 
 def chunks(source: Source) -> Iterator[bytes]:

@@ -18,12 +18,12 @@ from airflow_provider_kitops.oci import _files
 from airflow_provider_kitops.oci._index import LayoutIndex, untagged
 from airflow_provider_kitops.oci.content import (
     CHUNK,
+    Hasher,
     Reopened,
     Verifier,
     VerifyingReader,
     check_descriptor,
     chunks,
-    hasher,
     read_small,
 )
 from airflow_provider_kitops.oci.descriptor import MANIFEST_TYPES, MAX_MANIFEST_SIZE, Descriptor, is_digest
@@ -331,7 +331,7 @@ class Layout:
             return content
         shown = self.path if isinstance(content, str) else self._blob(content.digest)
         verifier = Verifier(content, self.name) if isinstance(content, Descriptor) else None
-        digest = hasher("sha256")
+        digest = Hasher("sha256")
         size = 0
         with _files.Temporary(self._ingest, shown) as file:
             for chunk in chunks(source):
