@@ -13,6 +13,7 @@ from airflow_provider_kitops.modelkit.manifest import CREATED
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.oci.descriptor import INDEX, Descriptor
 from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
+from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.target import Target
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class ModelKitEntry:
 def list_modelkits(target: Target) -> list[ModelKitEntry]:
     """The tagged ModelKits of a repository and its tagged indexes of them, in the order of their first tags.
 
-    Other artifacts are left out.
+    Of a local layout those without tags follow, unless one of its indexes holds them; a registry does not tell of its
+    own. Other artifacts are left out.
 
     :raises RegistryUnavailable, Unauthorized, Forbidden: as the target raises them.
     """
@@ -70,15 +72,18 @@ def list_modelkits(target: Target) -> list[ModelKitEntry]:
             continue  # removed meanwhile
         found[descriptor.digest] = descriptor
         tags[descriptor.digest].append(tag)
+    if isinstance(target, Layout):
+        found |= {each.digest: each for each in target.manifests()}
     entries = []
-    for digest, names in tags.items():
+    for digest in [*tags, *(digest for digest in found if digest not in tags)]:
         try:
-            entries.append(_entry(target, found[digest], tuple(names)))
+            entries.append(_entry(target, found[digest], tuple(tags.get(digest, ()))))
         except NotFound:
             continue
         except InvalidInput as error:
             log.debug("%s@%s is left out: %s", target.name, digest, error)
-    return entries
+    held = {each.descriptor.digest for entry in entries for each in entry.modelkits or ()}
+    return [entry for entry in entries if entry.tags or entry.digest not in held]
 
 
 def _entry(target: Target, descriptor: Descriptor, tags: tuple[str, ...]) -> ModelKitEntry:

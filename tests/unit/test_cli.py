@@ -767,6 +767,8 @@ def test_what_is_packed_without_a_name_is_named_by_its_digest_until_it_gets_one(
     assert digest in modelkit("pack", "ctx").stdout
     for name in (digest, f"_@{digest}"):
         assert modelkit.json("info", name)["digest"] == digest
+    listed = [(row["repository"], row["tags"]) for row in modelkit.json("list")["modelkits"]]
+    assert listed == [("_", []), ("demo/model", ["v1"])]
     tagged = modelkit.json("tag", digest, "demo/named:v1,v2")
     assert (tagged["reference"], tagged["tags"]) == (f"demo/named@{digest}", ["v1", "v2"])
     assert modelkit.json("inspect", "demo/named:v2")["digest"] == digest
