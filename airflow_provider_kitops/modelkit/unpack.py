@@ -22,7 +22,7 @@ from airflow_provider_kitops.modelkit.limits import DEFAULT_LIMITS, Budget, Limi
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
-from airflow_provider_kitops.oci.disk import check_room, storage_errors
+from airflow_provider_kitops.oci.disk import check_room, storage_errors, write_all
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.parallel import Stop, run_all
 from airflow_provider_kitops.oci.target import Progress, ProgressHook, Target
@@ -118,7 +118,8 @@ def unpack(
         if wanted.kitfile:
             with stage.add_file(kitfile, 0o644, (len(parts) - 1, 0)) as descriptor:
                 if descriptor is not None:
-                    _write_all(descriptor, modelkit.kitfile.to_yaml().encode(), stage.tree / kitfile)
+                    with storage_errors("write", stage.tree / kitfile):
+                        write_all(descriptor, modelkit.kitfile.to_yaml().encode())
         stage.commit(same_bytes=frozenset([kitfile]) if wanted.kitfile else frozenset())
     return modelkit
 
@@ -203,11 +204,13 @@ def _write_content(descriptor: int, content: Iterable[bytes], size: int, path: P
     """Write a file, and leave its holes out: they take no room where the file system can do without them."""
     hole = False
     for data in content:
-        hole = data is HOLE
-        if hole:
-            os.lseek(descriptor, len(data), os.SEEK_CUR)
-        else:
-            _write_all(descriptor, data, path)
+        # Not around the loop: where the content comes from, and the hook that is told of it, have errors of their own.
+        with storage_errors("write", path):
+            hole = data is HOLE
+            if hole:
+                os.lseek(descriptor, len(data), os.SEEK_CUR)
+            else:
+                write_all(descriptor, data)
     if hole:
         with storage_errors("write", path):
             os.ftruncate(descriptor, size)
@@ -229,14 +232,8 @@ def _fetch(
             return
         for data in found.read():
             stop.check()
-            _write_all(descriptor, data, stage.tree / name)
+            with storage_errors("write", stage.tree / name):
+                write_all(descriptor, data)
             done += len(data)
             if on_progress:
                 on_progress(Progress("download", name, done, found.size))
-
-
-def _write_all(descriptor: int, data: bytes, path: Path) -> None:
-    view = memoryview(data)
-    with storage_errors("write", path):
-        while view:
-            view = view[os.write(descriptor, view) :]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from airflow_provider_kitops.oci.content import CHUNK
-from airflow_provider_kitops.oci.disk import make_directory, storage_error, storage_errors, sync_directory
+from airflow_provider_kitops.oci.disk import make_directory, storage_error, storage_errors, sync_directory, write_all
 from airflow_provider_kitops.oci.errors import Interrupted, StorageError
 
 # A temporary file younger than this may belong to a writer that has not locked it yet.
@@ -52,7 +52,7 @@ class Temporary:
         :raises StorageError: the disk refuses.
         """
         with storage_errors("write", self._shown):
-            _write(self._handle, data)
+            write_all(self._handle, data)
 
     def keep(self, path: Path) -> None:
         """Give the file its final name, in one step and durably.
@@ -150,7 +150,7 @@ class Partial:
         """
         with storage_errors("write", self._shown):
             self.size += len(data)
-            _write(self._handle, data)
+            write_all(self._handle, data)
 
     def empty(self) -> None:
         """Begin anew."""
@@ -168,12 +168,6 @@ class Partial:
             _rename(self._handle, self._path, path)
             # Only now: whoever is killed before has left a file that the next one can write to.
             os.fchmod(self._handle, os.fstat(self._handle).st_mode & 0o444)
-
-
-def _write(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
 
 
 def _rename(handle: int, path: Path, final: Path) -> None:

@@ -87,6 +87,13 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of ``data``, however little the disk takes at a time."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
 def write_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file in an existing directory, durably: readers see the old bytes or the new, whatever happens.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit import _staging, _untar
+from airflow_provider_kitops.modelkit import _sparse, _staging, _untar
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import Limits, unpack
@@ -454,6 +455,26 @@ def test_a_full_disk_while_writing_leaves_nothing(
     with pytest.raises(StorageError, match=r"w/a.*No space left.*disk is full"):
         unpack(layout, "v1", out)
     assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("refusing", ["lseek", "ftruncate"])
+def test_a_hole_beyond_what_the_file_system_takes_leaves_nothing(
+    refusing: str, layout: Layout, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 3 * len(_sparse.HOLE)
+    holes = {"GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,0"}
+    kit = push_kit(layout, MODEL, [tar_of(member("w/a", pax_headers=holes))])
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EFBIG, "File too large")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, refusing, refuse)
+        with pytest.raises(StorageError, match=r"w/a: File too large"):
+            unpack(layout, kit.digest, out)
+    assert not out.parent.exists()
+    unpack(layout, kit.digest, out)
+    assert (out / "w/a").stat().st_size == size
 
 
 def test_a_disk_too_small_is_noticed_before_the_download(
