@@ -26,10 +26,10 @@ def add_verbs(verbs: Verbs) -> None:
         _remove,
         "remove a ModelKit from its repository",
         "Remove a ModelKit. By tag: the tag, and the ModelKit too if that was its last one. By digest, or with "
-        "--force: the ModelKit and all its tags.",
+        "--force: the ModelKit and all its tags. What is attached to it stays.",
     )
     remove.add_argument("reference", metavar="REF")
-    remove.add_argument("--force", action="store_true", help="whatever other tags it has")
+    remove.add_argument("--force", action="store_true", help="whatever other tags it has, and though an index holds it")
 
 
 def _tag(session: Session, options: argparse.Namespace) -> int:
@@ -59,8 +59,9 @@ def _untag(session: Session, options: argparse.Namespace) -> int:
     _, reference, target, tags = session.destination(options.reference, default=())
     if not tags:
         raise InvalidReference(f"{options.reference!r} names no tag.", hint="Write repository:tag.")
-    untag(target, tags)
-    session.answer({"repository": reference.name, "untagged": list(tags)}, f"untagged {reference}: {', '.join(tags)}")
+    untagged = {tag: descriptor.digest for tag, descriptor in untag(target, tags).items()}
+    said = "\n".join(f"untagged {reference}:{tag}, which named {digest}" for tag, digest in untagged.items())
+    session.answer({"repository": reference.name, "untagged": untagged}, said)
     return 0
 
 

@@ -154,7 +154,9 @@ def test_a_tag_is_set_and_removed(modelkit):
     digest = modelkit.pack("w", "demo/model:v1")
     assert modelkit.json("tag", "demo/model:v1", "demo/model:staging")["digest"] == digest
     assert modelkit.json("tag", "demo/model:v1", ":a,b")["tags"] == ["a", "b"]
-    assert modelkit.json("untag", "demo/model:a,b")["untagged"] == ["a", "b"]
+    digest = modelkit.json("inspect", "demo/model:a")["digest"]
+    assert modelkit.json("untag", "demo/model:a")["untagged"] == {"a": digest}
+    assert modelkit("untag", "demo/model:b").stdout == f"untagged demo/model:b, which named {digest}\n"
     assert modelkit.json("list", "demo/model")["modelkits"][0]["tags"] == ["staging", "v1"]
 
 
