@@ -187,6 +187,7 @@ def _kitfile(context: Path, name: str | None) -> Kitfile | None:
 
 
 def _unpack(session: Session, options: argparse.Namespace) -> int:
+    from airflow_provider_kitops.modelkit.filters import Filters
     from airflow_provider_kitops.modelkit.parents import parents_of
     from airflow_provider_kitops.modelkit.unpack import unpack
 
@@ -206,8 +207,10 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
             concurrency=options.concurrency,
             on_progress=hook,
         )
-    answer = describe(target, reference, kit.descriptor, directory=str(options.dir))
-    session.answer(answer, f"unpacked {answer['reference']} into {options.dir}")
+    some = Filters.parse(options.filter).selects(kit, include_remote=options.include_remote)
+    answer = describe(target, reference, kit.descriptor, directory=str(options.dir), unpacked=some)
+    said = f"unpacked {answer['reference']} into {options.dir}"
+    session.answer(answer, said if some else f"nothing unpacked: nothing in {answer['reference']} passes the filters")
     return 0
 
 

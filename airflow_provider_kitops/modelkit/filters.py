@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from airflow_provider_kitops.modelkit.kitfile import LayerKind
 from airflow_provider_kitops.modelkit.manifest import Layer
-from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.modelkit.modelkit import ModelKit
+from airflow_provider_kitops.oci.errors import InvalidInput, NotFound
 
 _KITFILE = "kitfile"
 _TYPES = (_KITFILE, "model", "datasets", "code", "docs", "prompts", "mcpServers")
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ class Filter:
 
     def passes(self, kind: LayerKind, path: str, name: str) -> bool:
         """Whether an entry of the Kitfile is to be unpacked."""
-        section = LayerKind.MODEL if kind is LayerKind.MODEL_PART else kind
-        if section.value not in self.types:
+        if _section(kind) not in self.types:
             return False
         if not self.names or path in self.names:
             return True
@@ -79,8 +80,60 @@ class Filters:
         """Whether the Kitfile is to be written."""
         return self.filters is None or any(_KITFILE in one.types for one in self.filters)
 
+    def selects(self, modelkit: ModelKit, *, include_remote: bool = False) -> bool:
+        """Whether anything of a ModelKit, or of the one that it is based on, passes."""
+        entries = [(layer.kind, layer.path, layer.name) for layer in modelkit.layers]
+        if include_remote:
+            entries = _entries(modelkit)
+        based = modelkit.kitfile.base_reference is not None and self.of_parent().filters != ()
+        return self.kitfile or based or any(self.passes_entry(*entry) for entry in entries)
+
+    def check_names(self, modelkit: ModelKit, parents: Sequence[ModelKit], where: str) -> None:
+        """Refuse a name or path that nothing has: it is a typo, and must not pass for something unpacked.
+
+        :param parents: what the ModelKit is based on, of which only the model counts.
+        :param where: the ModelKit is, for the message.
+        :raises NotFound: with a hint that lists what there is.
+        """
+        entries = _entries(modelkit)
+        entries += [each for parent in parents for each in _entries(parent) if _section(each[0]) == "model"]
+        for one in self.filters or ():
+            sections = [each for each in one.types if each != _KITFILE]
+            for name in one.names if sections else ():
+                if not any(Filter(one.types, (name,)).passes(*entry) for entry in entries):
+                    raise NotFound(
+                        f"The ModelKit in {where} has no {' or '.join(sections)} of the name or path {name!r}.",
+                        hint=f"It has {_listed(entries)}.",
+                    )
+
     def of_parent(self) -> Filters:
         """What to take of a ModelKit that this one is based on: its model only, and of that what passes here."""
         if self.filters is None:
             return Filters((Filter(("model",)),))
         return Filters(tuple(Filter(("model",), one.names) for one in self.filters if "model" in one.types))
+
+
+def content_of(modelkit: ModelKit) -> str:
+    """What a filter can choose of a ModelKit, for messages."""
+    return _listed(_entries(modelkit))
+
+
+_Entry = tuple[LayerKind, str, str]  # kind, path, name
+
+
+def _entries(modelkit: ModelKit) -> list[_Entry]:
+    """What a filter can name: layers, and datasets that are elsewhere."""
+    remote = [
+        (LayerKind.DATASET, dataset.path, dataset.name) for dataset in modelkit.kitfile.datasets if dataset.remote_path
+    ]
+    return [(layer.kind, layer.path, layer.name) for layer in modelkit.layers] + remote
+
+
+def _listed(entries: Sequence[_Entry]) -> str:
+    listed = [f"{_section(kind)} {name or path}" for kind, path, name in entries]
+    return ", ".join([*listed[:_SHOWN], *(["…"] if len(listed) > _SHOWN else [])]) or "no layers"
+
+
+def _section(kind: LayerKind) -> str:
+    """The type of filter that a layer falls under; the parts of a model are the model's."""
+    return str((LayerKind.MODEL if kind is LayerKind.MODEL_PART else kind).value)

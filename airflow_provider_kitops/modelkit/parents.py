@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,23 @@ def parents_of(store: Store) -> ParentResolver:
     return resolve
 
 
+@contextmanager
+def asked_for(what: str) -> Iterator[None]:
+    """Say of an error what was looked for: whoever named the one ModelKit may not know of the other."""
+    try:
+        yield
+    except (NotFound, Unauthorized, Forbidden, InvalidInput) as error:
+        raise type(error)(f"{what} cannot be read: {error.message}", hint=error.hint) from error
+
+
 def _copied_along(store: Store, named: Reference) -> Target:
     """The repository of ``store`` that holds a ModelKit of another registry."""
     here = store.config.registry or "the local layout"
     hint = f"Copy it to {here} under the same repository name, or use the connection of {named.registry}."
     if not named.digest:
         raise InvalidReference(
-            f"The ModelKit is based on {named}, which is at {named.registry} and not pinned by a digest, "
-            f"and this store is {here}.",
-            hint="Pack it anew with the base's digest in model.path, or use the connection of its registry.",
+            f"{named} is at {named.registry} and not pinned by a digest, and this store is {here}.",
+            hint="Pack anew what names it, with its digest, or use the connection of its registry.",
         )
     # The path as it stands, then below the namespace; in the local layout both are one.
     places = [replace(named, registry=store.config.registry), replace(named, registry="")]
@@ -72,8 +81,7 @@ def _copied_along(store: Store, named: Reference) -> Target:
         else:
             return target
     raise NotFound(
-        f"The ModelKit is based on {named}, which is at {named.registry}, and no {named.repository}@{named.digest} is "
-        f"in {here}.",
+        f"{named} is at {named.registry}, and no {named.repository}@{named.digest} is in {here}.",
         hint=hint,
     ) from refused
 
@@ -92,8 +100,9 @@ def chain(base_reference: str | None, parents: ParentResolver) -> Iterator[tuple
         if len(seen) == MAX_CHAIN:
             raise LimitExceeded(f"More than {MAX_CHAIN} ModelKits are based on each other: {' → '.join(seen)}.")
         seen.append(reference)
-        target, selector = parents(reference)
-        modelkit = ModelKit.read(target, selector)
+        with asked_for(f"The base model {reference} (model.path of {seen[-2] if seen[1:] else 'the Kitfile'})"):
+            target, selector = parents(reference)
+            modelkit = ModelKit.read(target, selector)
         if modelkit.descriptor.digest in digests or reference in seen[:-1]:
             raise InvalidInput(f"ModelKits are based on each other in a circle: {' → '.join(seen)}.")
         digests.add(modelkit.descriptor.digest)

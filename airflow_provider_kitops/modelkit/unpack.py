@@ -16,12 +16,12 @@ from airflow_provider_kitops.modelkit._reading import read_layer
 from airflow_provider_kitops.modelkit._sparse import HOLE
 from airflow_provider_kitops.modelkit._staging import Stage
 from airflow_provider_kitops.modelkit._untar import safe_name
-from airflow_provider_kitops.modelkit.filters import Filters
+from airflow_provider_kitops.modelkit.filters import Filters, content_of
 from airflow_provider_kitops.modelkit.kitfile import KITFILE_NAMES, LayerKind
 from airflow_provider_kitops.modelkit.limits import DEFAULT_LIMITS, Budget, Limits
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
-from airflow_provider_kitops.modelkit.parents import ParentResolver, chain
+from airflow_provider_kitops.modelkit.parents import ParentResolver, asked_for, chain
 from airflow_provider_kitops.oci.disk import check_room, storage_errors, write_all
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.parallel import Stop, run_all
@@ -68,7 +68,7 @@ def unpack(
     :param parents: finds the ModelKits that this one is based on; their model is unpacked first. Without it only the
         ModelKit's own layers are.
     :param concurrency: how many layers are unpacked at a time.
-    :raises NotFound: no such ModelKit, or one that it is based on, or object in S3.
+    :raises NotFound: no such ModelKit, or one that it is based on, or object in S3; or a filter names what it has not.
     :raises InvalidInput: it is no ModelKit, or an argument cannot be used.
     :raises DigestMismatch, VerificationFailed: content is not what its digest says.
     :raises UnsafePath: a name or link leads out of the directory, or names collide.
@@ -83,14 +83,13 @@ def unpack(
     wanted = Filters.parse(filters)
     modelkit = ModelKit.read(target, reference, labels)
     based_on = _parents(target, modelkit, wanted, parents)
+    wanted.check_names(modelkit, [part.modelkit for part in based_on], target.name)
     remote, objects = _remote_datasets(modelkit, wanted, parents, include=include_remote)
     own = [layer for layer in modelkit.layers if wanted.passes(layer)]
     parts = [*based_on, _Part(target, modelkit, own), *remote]
     if not wanted.kitfile and not objects and not any(part.layers for part in parts):
-        listed = ", ".join(f"{layer.kind.value} {layer.name or layer.path}" for layer in modelkit.layers[:20])
-        log.warning(
-            "Nothing in %s passes the filters %s. It has %s.", target.name, ", ".join(filters), listed or "no layers"
-        )
+        said = "Nothing in %s passes the filters %s. It has %s."
+        log.warning(said, target.name, ", ".join(filters), content_of(modelkit))
     budget = Budget(limits)
     with Stage(
         Path(directory),
@@ -162,8 +161,9 @@ def _remote_datasets(
             objects.append(_s3.Wanted.of(dataset))
         elif include and resolve is not None:
             place = safe_name(clean(dataset.path).encode(), f"The dataset {label}")
-            where, selector = resolve(address)
-            remote = ModelKit.read(where, selector)
+            with asked_for(f"The dataset {label} (remotePath {address})"):
+                where, selector = resolve(address)
+                remote = ModelKit.read(where, selector)
             layers = [layer for layer in remote.layers if layer.kind is LayerKind.DATASET]
             parts.append(_Part(where, remote, layers, place))
         else:

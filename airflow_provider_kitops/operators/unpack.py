@@ -23,7 +23,8 @@ class KitUnpackOperator(KitopsBaseOperator):
 
     :param reference: a reference, or the output of another task (templated).
     :param directory: where to unpack to; made if it does not exist (templated).
-    :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all (templated).
+    :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all. A name
+        or path that nothing has is an error; a kind of which there is nothing is warned about (templated).
     :param overwrite: replace files that are there.
     :param ignore_existing: leave files that are there as they are.
     :param allow_case_collisions: also unpack names that are one and the same on disks of macOS and Windows, such as
@@ -33,7 +34,7 @@ class KitUnpackOperator(KitopsBaseOperator):
     :param labels: which ModelKit to take, where the reference names an index of several (templated).
     :param parents: first unpack the model of the ModelKit that this one's Kitfile names as its base.
     :param kitops_conn_id: where to unpack from (templated).
-    :return: the reference dictionary, with the ``directory``.
+    :return: the reference dictionary, with the ``directory``, and ``unpacked``: false if no part of it passes the filters.
     """
 
     template_fields: Sequence[str] = ("reference", "directory", "filters", "labels", "kitops_conn_id")
@@ -64,6 +65,7 @@ class KitUnpackOperator(KitopsBaseOperator):
         self.parents = parents
 
     def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_kitops.modelkit.filters import Filters
         from airflow_provider_kitops.modelkit.parents import parents_of
         from airflow_provider_kitops.modelkit.unpack import unpack
         from airflow_provider_kitops.oci import progress
@@ -87,5 +89,8 @@ class KitUnpackOperator(KitopsBaseOperator):
                 concurrency=store.config.concurrency,
                 on_progress=on_progress,
             )
+            some = Filters.parse(filters).selects(made, include_remote=self.include_remote)
             tags = [asked.tag] if asked.tag and not asked.digest else []
-            return describe(store, pinned.at(made.descriptor.digest), tags=tags, directory=str(directory))
+            return describe(
+                store, pinned.at(made.descriptor.digest), tags=tags, directory=str(directory), unpacked=some
+            )

@@ -123,6 +123,14 @@ def test_unpack_writes_what_the_filter_asks_for(modelkit, tmp_path):
     assert not (tmp_path / "out" / "README.md").exists()
 
 
+def test_unpack_says_that_a_filter_leaves_nothing(modelkit, tmp_path):
+    modelkit.pack("weights", "demo/model:v1")
+    assert modelkit("unpack", "demo/model:v1", "-d", "out", "-f", "datasets").stdout.startswith("nothing unpacked")
+    assert modelkit.json("unpack", "demo/model:v1", "-d", "out", "-f", "datasets")["unpacked"] is False
+    assert "'adaptor'" in error_of(modelkit("unpack", "demo/model:v1", "-d", "out", "-f", "model:adaptor", code=3))
+    assert modelkit.json("unpack", "demo/model:v1", "-d", "out", "-f", "docs")["unpacked"] is True
+
+
 def test_unpack_over_a_file_needs_to_be_told(modelkit, tmp_path):
     modelkit.pack("weights", "demo/model:v1")
     (tmp_path / "out").mkdir()

@@ -49,7 +49,9 @@ def test_a_base_that_was_copied_along_is_found_by_its_digest(
     first, packed = base
     digest = packed.descriptor.digest
     tuned(store, f"{FIRST}/team/base@{digest}", write)
-    with pytest.raises(NotFound, match=rf"based on {FIRST}/team/base@{digest}.*local layout.*Copy it"):
+    with pytest.raises(
+        NotFound, match=rf"^The base model {FIRST}/team/base@{digest} \(model.path of the K.*local layout.*Copy it"
+    ):
         unpack(store.target("team/tuned"), "v1", tmp_path / "out", parents=parents_of(store))
     assert not (tmp_path / "out").exists()
     copy(first, digest, store.target("team/base"))
@@ -61,6 +63,16 @@ def test_a_base_of_another_registry_must_be_pinned(store: Store, write: Write, t
     pack(write({"w/a": "of somebody else"}), BASE, store.target("team/base"), "v1")
     tuned(store, f"{FIRST}/team/base:v1", write)
     with pytest.raises(InvalidReference, match="not pinned by a digest"):
+        unpack(store.target("team/tuned"), "v1", tmp_path / "out", parents=parents_of(store))
+
+
+def test_a_missing_base_is_told_from_the_modelkit_that_was_named(store: Store, write: Write, tmp_path: Path) -> None:
+    tuned(store, "team/middle:v1", write)
+    with pytest.raises(NotFound, match=r"^The base model team/middle:v1 \(model\.path of the Kitfile\) cannot be read"):
+        unpack(store.target("team/tuned"), "v1", tmp_path / "out", parents=parents_of(store))
+    kitfile = Kitfile(model=Model(path="team/base:v1", parts=(ModelPart(path="adapter"),)))
+    pack(write({"adapter/b": "2"}), kitfile, store.target("team/middle"), "v1")
+    with pytest.raises(NotFound, match=r"^The base model team/base:v1 \(model\.path of team/middle:v1\)"):
         unpack(store.target("team/tuned"), "v1", tmp_path / "out", parents=parents_of(store))
 
 

@@ -66,12 +66,13 @@ def test_one_that_is_not_there_or_not_in_a_registry_fails_before_anything_is_wri
     store: Store, write: Write, tmp_path: Path
 ) -> None:
     context = write({"src/m.py": "y"})
-    for dataset, error in (
-        (Dataset("d", "data", remote_path="demo/nothing:v1"), NotFound),
-        (Dataset("d", "data", remote_path="s3://bucket/x", remote_hash="sha256:1"), InvalidInput),
+    named = r"^The dataset d \(remotePath demo/nothing:v1\) cannot be read"
+    for dataset, error, said in (
+        (Dataset("d", "data", remote_path="demo/nothing:v1"), NotFound, named),
+        (Dataset("d", "data", remote_path="s3://bucket/x", remote_hash="sha256:1"), InvalidInput, "SHA-256"),
     ):
         pack(context, Kitfile(code=(Code(path="src"),), datasets=(dataset,)), store.target("demo/model"), "latest")
-        with pytest.raises(error):
+        with pytest.raises(error, match=said):
             unpack(
                 store.target("demo/model"),
                 "latest",

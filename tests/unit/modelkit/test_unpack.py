@@ -331,7 +331,6 @@ def test_a_directory_in_place_of_a_file_and_the_reverse_are_conflicts(layout: La
         (["model:adapter"], {"lora/b"}),
         (["model:lora"], {"lora/b"}),
         (["datasets:train", "docs"], {"data/d", "README.md"}),
-        (["docs:README.md"], set()),
         (["docs:./README.md"], {"README.md"}),
         (["code,docs"], {"src/c", "README.md"}),
         (["code:src"], {"src/c"}),
@@ -358,6 +357,18 @@ def test_a_filter_that_nothing_passes_is_warned_about(
     pack(write({"w/a": "1"}), MODEL, layout, "v1")
     unpack(layout, "v1", out, ["datasets"])
     assert "passes the filters datasets. It has model m" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["model:tokeniser", "model:m,typo", "code,docs:m", "model:./w", "datasets:d"])
+def test_a_name_that_nothing_has_is_an_error_that_lists_what_there_is(
+    wrong: str, layout: Layout, write: Write, out: Path
+) -> None:
+    context = write({"w": "1", "config.json": "{}"})
+    kitfile = Kitfile(model=Model(name="m", path="w", parts=(ModelPart(path="config.json"),)))
+    pack(context, kitfile, layout, "v1")
+    with pytest.raises(NotFound, match=r"name or path '.*'\. It has model m, model config\.json\.$"):
+        unpack(layout, "v1", out, [wrong])
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("wrong", ["", "models", "model:a:b", "model,", "dataset"])
