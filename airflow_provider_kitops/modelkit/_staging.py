@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -69,6 +70,21 @@ class _Move(NamedTuple):
         return self == _Move.of(self.path, self.replaces, status)
 
 
+class _Claim(NamedTuple):
+    """What brought a path.
+
+    :param kit: number of the ModelKit.
+    :param directory: and not a file.
+    """
+
+    kit: int
+    directory: bool
+
+
+# There may be a million of these, of a few kinds: each name has no more than a reference to one that others share.
+_claim = functools.cache(_Claim)
+
+
 class Stage:
     """Files and directories on their way into ``directory``. A context manager: what is not committed is gone.
 
@@ -98,8 +114,7 @@ class Stage:
         self._on_implied = on_implied
         self._on_name = on_name
         self._key: Callable[[str], str] = str if allow_case_collisions else folded
-        # There may be a million of these: the key alone, and a number that most of them share.
-        self._claims: dict[str, int] = {}
+        self._claims: dict[str, _Claim] = {}
         self._spelled: dict[str, str] = {}
         self._modes: dict[str, tuple[tuple[int, int], int]] = {}
         self._lock = threading.Lock()
@@ -171,7 +186,7 @@ class Stage:
                 self._imply(parent, order[0])
             before = self._claimed(name)
             if before is not None:
-                if before // 2 == order[0] or before % 2:
+                if before.kit == order[0] or before.directory:
                     raise VerificationFailed(f"{name} is in the ModelKit more than once.")
                 if not self.overwrite and not self.ignore_existing:
                     raise Conflict(
@@ -213,11 +228,11 @@ class Stage:
             with storage_errors("make the directory", self.tree / path):
                 (self.tree / path).mkdir(mode=0o700)
             self._modes[path] = ((-1, -1), 0o755)
-        elif not before % 2:
+        elif not before.directory:
             raise VerificationFailed(f"{path} is a file and a directory at once.")
 
-    def _claimed(self, path: str) -> int | None:
-        """What brought a path: twice the number of the ModelKit, and one more for a directory; the lock is held.
+    def _claimed(self, path: str) -> _Claim | None:
+        """What brought a path; the lock is held.
 
         :raises UnsafePath: something has a name that is the same on a disk that does not tell capital letters apart.
         """
@@ -239,7 +254,7 @@ class Stage:
             if key is not path:
                 self._on_name(sys.getsizeof(key))
                 self._spelled[key] = path
-        self._claims[key] = 2 * kit + directory
+        self._claims[key] = _claim(kit, directory)
 
     def commit(self, *, same_bytes: frozenset[str] = frozenset()) -> None:
         """Put the tree into its directory: all of it, or nothing.
