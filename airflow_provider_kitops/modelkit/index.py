@@ -47,17 +47,19 @@ class IndexedModelKit:
 class ModelKitIndex:
     """A parsed index.
 
-    :param manifest: its bytes, as stored.
+    :param manifest: the JSON object that it is.
+    :param length: bytes of that, as stored.
     """
 
     modelkits: tuple[IndexedModelKit, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    manifest: bytes = field(default=b"", repr=False)
+    annotations: Mapping[str, str]
+    manifest: Mapping[str, Any] = field(repr=False)
+    length: int
 
     @property
     def size(self) -> int:
         """Bytes of the index and of the manifests in it."""
-        return len(self.manifest) + sum(each.descriptor.size for each in self.modelkits)
+        return self.length + sum(each.descriptor.size for each in self.modelkits)
 
     @classmethod
     def read(cls, target: Target, descriptor: Descriptor) -> ModelKitIndex:
@@ -66,9 +68,8 @@ class ModelKitIndex:
         :raises InvalidInput: it is malformed, or one of other things, such as an image for several machines.
         """
         name = f"{target.name}@{descriptor.digest}"
-        data = read(target, descriptor)
-        found = cls.parse(data, name)
-        if json.loads(data).get("artifactType") != INDEX_ARTIFACT_TYPE:
+        found = cls.parse(read(target, descriptor), name)
+        if found.manifest.get("artifactType") != INDEX_ARTIFACT_TYPE:
             raise InvalidInput(f"{name} is an index, but not one of ModelKits.")
         return found
 
@@ -100,7 +101,7 @@ class ModelKitIndex:
             if not isinstance(labels, dict):
                 raise malformed
             found.append(IndexedModelKit(descriptor, labels))
-        return cls(tuple(found), value.get("annotations") or {}, data)
+        return cls(tuple(found), value.get("annotations") or {}, value, len(data))
 
     def pick(self, labels: Mapping[str, str], name: str) -> IndexedModelKit:
         """The one ModelKit that has all of ``labels``; one that is listed several times is still one.

@@ -24,6 +24,6 @@ def inspect(target: Target, reference: str, labels: Mapping[str, str]) -> tuple[
     if descriptor.media_type == INDEX and not labels:
         index = ModelKitIndex.read(target, descriptor)
         modelkits = [each.to_json() for each in index.modelkits]
-        return descriptor, {"manifest": json.loads(index.manifest), "modelkits": modelkits}
+        return descriptor, {"manifest": index.manifest, "modelkits": modelkits}
     kit = ModelKit.read(target, reference, labels)
     return kit.descriptor, {"manifest": json.loads(kit.manifest), "config": json.loads(kit.config)}

@@ -68,8 +68,15 @@ def test_what_an_index_holds_is_shown_unless_labels_pick_one(layout: Layout, ind
     assert fields["config"]["code"][0]["path"] == "1.py"
 
 
+def test_an_index_is_parsed_once(layout: Layout, index: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda data, **more: parsed.append(data) or loads(data, **more))
+    inspect(layout, "sizes", {})
+    assert len([data for data in parsed if b"modelMetadata" in data]) == 1
+
+
 def test_an_index_of_other_things_is_not_shown_as_one_of_modelkits(layout: Layout, index: str) -> None:
-    value = json.loads(ModelKitIndex.read(layout, layout.resolve(index)).manifest)
+    value = dict(ModelKitIndex.read(layout, layout.resolve(index)).manifest)
     del value["artifactType"]
     layout.tag(layout.push(INDEX, json.dumps(value).encode()), "images")
     with pytest.raises(InvalidInput, match="not one of ModelKits"):
