@@ -1,6 +1,6 @@
 """How fast packing is, as ratios to the floor of the same machine in the same run.
 
-    python benchmarks/pack.py [--directory DIR] [--size MIB] [--files N] [--rounds N]
+    python -m benchmarks.pack [--directory DIR] [--size MIB] [--files N] [--rounds N]
 
 One file:   the digest alone (``pack`` without a target) against sha256 of the file, and packing into a local layout
             against sha256 plus a copy with fsync.
@@ -16,13 +16,14 @@ import argparse
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.figures import Figures
 
 PACK = """
 import resource, sys
@@ -61,28 +62,6 @@ def python(code: str, *arguments: str | Path) -> tuple[float, str]:
     return timed(sys.executable, "-c", code, *arguments)
 
 
-def ratio(
-    name: str, limit: float, rounds: int, ours: Callable[[], float], floor: Callable[[], float]
-) -> dict[str, object]:
-    pairs = [(ours(), floor()) for _ in range(rounds)]
-    ratios = sorted(mine / base for mine, base in pairs)
-    found = {
-        "name": name,
-        "ratio": round(statistics.median(ratios), 3),
-        "fastest": round(ratios[0], 3),
-        "slowest": round(ratios[-1], 3),
-        "limit": limit,
-        "seconds": round(statistics.median(mine for mine, _ in pairs), 3),
-        "floor_seconds": round(statistics.median(base for _, base in pairs), 3),
-    }
-    print(
-        f"{name:<42} {found['ratio']:>6} ({found['fastest']} to {found['slowest']}; at most {limit}) "
-        f"{found['seconds']} s against {found['floor_seconds']} s",
-        file=sys.stderr,
-    )
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--directory", type=Path, help="where to work (default: the temporary directory)")
@@ -91,11 +70,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        results = measure(Path(directory), options)
-    print(json.dumps({"cores": os.cpu_count(), "size_mib": options.size, "files": options.files, "results": results}))
+        figures = measure(Path(directory), options)
+    about = {"cores": os.cpu_count(), "size_mib": options.size, "files": options.files}
+    print(json.dumps({**about, "results": figures.results}))
 
 
-def measure(root: Path, options: argparse.Namespace) -> list[dict[str, object]]:
+def measure(root: Path, options: argparse.Namespace) -> Figures:
     one, many = root / "one", root / "many"
     file = one / "model/weights.bin"
     file.parent.mkdir(parents=True)
@@ -128,16 +108,17 @@ def measure(root: Path, options: argparse.Namespace) -> list[dict[str, object]]:
         copy.unlink()
         return seconds
 
-    results = [
-        ratio("digest of one file / sha256", 1.15, options.rounds, lambda: packed(one), lambda: python(HASH, file)[0]),
-        ratio("into the layout / sha256 + copy", 2.0, options.rounds, into_layout, hashed_and_copied),
-        ratio(
-            "digest of many files / tar c | sha256sum", 3.0, options.rounds,
-            lambda: packed(many), lambda: timed("sh", "-c", f"tar -C {many} -c model | sha256sum")[0],
-        ),
-    ]  # fmt: skip
-    print(f"peak memory of packing: {memory} MiB", file=sys.stderr)
-    return [*results, {"name": "peak memory", "mib": memory}]
+    figures = Figures()
+
+    def compare(name: str, limit: float, ours: Callable[[], float], floor: Callable[[], float]) -> None:
+        figures.ratio(name, limit, [(ours(), floor()) for _ in range(options.rounds)])
+
+    compare("digest of one file / sha256", 1.15, lambda: packed(one), lambda: python(HASH, file)[0])
+    compare("into the layout / sha256 + copy", 2.0, into_layout, hashed_and_copied)
+    command = ("sh", "-c", f"tar -C {many} -c model | sha256sum")
+    compare("digest of many files / tar c | sha256sum", 3.0, lambda: packed(many), lambda: timed(*command)[0])
+    figures.value("peak memory of packing", memory, "MiB")
+    return figures
 
 
 if __name__ == "__main__":

@@ -22,16 +22,16 @@ import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.figures import Figures
 from tests.registry import Registry, run_registry
 
 CONNECTIONS = 5
@@ -138,36 +138,6 @@ def empty_registry(root: Path) -> Iterator[Registry]:
     with run_registry(directory) as running:
         yield running
     shutil.rmtree(directory)
-
-
-class Figures:
-    """Collects rounds, and prints the medians of their ratios."""
-
-    def __init__(self) -> None:
-        self.results: list[dict[str, object]] = []
-
-    def ratio(self, name: str, limit: float | None, pairs: Sequence[tuple[float, float]]) -> None:
-        ratios = sorted(mine / other for mine, other in pairs)
-        found = {
-            "name": name,
-            "ratio": round(statistics.median(ratios), 3),
-            "fastest": round(ratios[0], 3),
-            "slowest": round(ratios[-1], 3),
-            "limit": limit,
-            "seconds": round(statistics.median(mine for mine, _ in pairs), 2),
-            "other_seconds": round(statistics.median(other for _, other in pairs), 2),
-        }
-        most = "" if limit is None else f"; at most {limit}"
-        print(
-            f"{name:<52} {found['ratio']:>6} ({found['fastest']} to {found['slowest']}{most}) "
-            f"{found['seconds']} s against {found['other_seconds']} s",
-            file=sys.stderr,
-        )
-        self.results.append(found)
-
-    def value(self, name: str, value: int, unit: str) -> None:
-        print(f"{name:<52} {value} {unit}", file=sys.stderr)
-        self.results.append({"name": name, "value": value, "unit": unit})
 
 
 def large(root: Path, options: argparse.Namespace, figures: Figures) -> None:
