@@ -14,21 +14,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+instrumented: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 if __name__ == "__main__":
     import atheris
 
-    with atheris.instrument_imports(include=["airflow_provider_kitops"]):
-        from airflow_provider_kitops.modelkit import (
-            _compression,
-            _document,
-            _sparse,
-            _untar,
-            ignore,
-            index,
-            kitfile,
-            modelpack,
-        )
-else:
+    instrumented = atheris.instrument_imports(include=["airflow_provider_kitops"])
+
+with instrumented:
     from airflow_provider_kitops.modelkit import (
         _compression,
         _document,
@@ -39,10 +31,9 @@ else:
         kitfile,
         modelpack,
     )
-
-from airflow_provider_kitops.modelkit.limits import Budget, Limits
-from airflow_provider_kitops.modelkit.manifest import Manifest
-from airflow_provider_kitops.oci.errors import KitopsError
+    from airflow_provider_kitops.modelkit.limits import Budget, Limits
+    from airflow_provider_kitops.modelkit.manifest import Manifest
+    from airflow_provider_kitops.oci.errors import KitopsError
 
 CASES = Path(__file__).parent / "cases"
 
