@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from typing import Any, NoReturn
 
@@ -20,12 +22,14 @@ import urllib3
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.modelkit.kitfile import Dataset
-from airflow_provider_kitops.oci._retry import RetryPolicy
+from airflow_provider_kitops.oci._retry import Retry, RetryPolicy
+from airflow_provider_kitops.oci._wire import Wire
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.errors import (
     Conflict,
     DigestMismatch,
     Forbidden,
+    Interrupted,
     InvalidInput,
     KitopsError,
     NotFound,
@@ -46,7 +50,7 @@ _CREDENTIALS = frozenset(
 _BUSY = frozenset(["SlowDown", "Throttling", "RequestLimitExceeded"])
 _CHECK_CREDENTIALS = "Check the credentials where boto3 looks for them: AWS_ACCESS_KEY_ID, AWS_PROFILE, a role."
 _TIMEOUT = 60  # seconds
-_retry = RetryPolicy()
+_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True)
@@ -108,82 +112,123 @@ class Found:
     wanted: Wanted
     size: int
     etag: str
-    _client: Any = field(repr=False)
 
-    def read(self) -> Iterator[bytes]:
+
+class S3:
+    """Where the objects are; reached when the first one is asked for. What is read in other threads can be ended."""
+
+    def __init__(self) -> None:
+        self._interrupted = threading.Event()
+        self._retry = Retry(_POLICY, self._interrupted)
+        self._wire = Wire()
+
+    def interrupt(self) -> None:
+        """End everything under way in other threads, at once and for good; ``Interrupted`` is raised there."""
+        self._interrupted.set()
+        self._wire.cut()
+
+    def find(self, wanted: Wanted) -> Found:
+        """Ask for the size of an object.
+
+        :raises NotFound: it is not there.
+        :raises Unauthorized: there are no credentials, or they are refused.
+        :raises Forbidden: these credentials may not read it.
+        :raises RegistryUnavailable: there is no usable answer.
+        :raises InvalidInput: boto3 is not installed, or its settings cannot be used.
+        """
+        return self._retry.call(lambda: self._find(wanted))
+
+    def read(self, found: Found) -> Iterator[bytes]:
         """The content; a consumer that comes to the end has had the right one.
 
         :raises DigestMismatch: it is not what ``remoteHash`` says.
         :raises Conflict: the object was replaced meanwhile.
         :raises RegistryUnavailable: the connection broke and could not be taken up again.
+        :raises Interrupted: by ``interrupt``.
         """
-        hashing, stream = hashlib.sha256(), _Stream(self)
+        hashing, stream, wanted = hashlib.sha256(), _Stream(self, found), found.wanted
         try:
-            while data := _retry.call(stream.read):
+            while data := self._retry.call(stream.read):
                 hashing.update(data)
                 yield data
         finally:
             stream.close()
-        if hashing.hexdigest() != self.wanted.sha256:
+        if hashing.hexdigest() != wanted.sha256:
             raise DigestMismatch(
-                f"{self.wanted.label} at {self.wanted.address} has the digest sha256:{hashing.hexdigest()}, and its "
-                f"remoteHash is sha256:{self.wanted.sha256}.",
+                f"{wanted.label} at {wanted.address} has the digest sha256:{hashing.hexdigest()}, and its "
+                f"remoteHash is sha256:{wanted.sha256}.",
                 hint="Nothing of it was kept. The object was replaced, or the Kitfile is wrong.",
             )
 
+    @cached_property
+    def client(self) -> Any:
+        """boto3's, on connections that ``interrupt`` can cut."""
+        try:
+            from boto3.session import Session
+            from botocore.config import Config
+        except ImportError as error:
+            raise InvalidInput(
+                "Datasets in S3 need boto3, which is not installed here.",
+                hint="Install it: pip install airflow-provider-kitops[s3]",
+            ) from error
+        # Tried again in one place only, and checked by a digest that is worth more than S3's own.
+        config = Config(
+            retries={"total_max_attempts": 1},
+            response_checksum_validation="when_required",
+            connect_timeout=_TIMEOUT,
+            read_timeout=_TIMEOUT,
+        )
+        with self.errors("reach S3"):
+            client = Session().client("s3", config=config)
+        # botocore gives no public way to its connections. Where they are kept elsewhere, a wait ends by its timeout.
+        with suppress(AttributeError):
+            pools = client._endpoint.http_session._pool_classes_by_scheme
+            for scheme, pool in list(pools.items()):
+                pools[scheme] = _watched(pool, self._wire)
+        return client
 
-def find(wanted: Sequence[Wanted]) -> list[Found]:
-    """Ask for the size of each object, in their order.
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """Raise errors of this package for those of boto3 in the block, which is not begun after an interrupt."""
+        interrupted = Interrupted(f"Could not {doing}: it was interrupted.")
+        if self._interrupted.is_set():
+            raise interrupted
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - of many kinds, without a base
+            if self._interrupted.is_set():
+                raise interrupted from None
+            _refuse(error, doing)
 
-    :raises NotFound: one is not there.
-    :raises Unauthorized: there are no credentials, or they are refused.
-    :raises Forbidden: these credentials may not read it.
-    :raises RegistryUnavailable: there is no usable answer.
-    :raises InvalidInput: boto3 is not installed, or its settings cannot be used.
-    """
-    if not wanted:
-        return []
-    client = _connect()
-    return [_retry.call(lambda each=each: _find(client, each)) for each in wanted]  # type: ignore[misc]
-
-
-def _connect() -> Any:
-    try:
-        from boto3.session import Session
-        from botocore.config import Config
-    except ImportError as error:
-        raise InvalidInput(
-            "Datasets in S3 need boto3, which is not installed here.",
-            hint="Install it: pip install airflow-provider-kitops[s3]",
-        ) from error
-    # Tried again in one place only, and checked by a digest that is worth more than S3's own.
-    config = Config(
-        retries={"total_max_attempts": 1},
-        response_checksum_validation="when_required",
-        connect_timeout=_TIMEOUT,
-        read_timeout=_TIMEOUT,
-    )
-    try:
-        return Session().client("s3", config=config)
-    except Exception as error:  # noqa: BLE001 - a wrong profile, file or endpoint: many kinds, without a base
-        _refuse(error, "reach S3")
+    def _find(self, wanted: Wanted) -> Found:
+        client = self.client
+        with self.errors(f"look for {wanted.address}"):
+            answer = client.head_object(Bucket=wanted.bucket, Key=wanted.key)
+        size = answer.get("ContentLength")
+        if size is None or size < 0:
+            raise RegistryUnavailable(f"Could not look for {wanted.address}: S3 does not say how large it is.")
+        return Found(wanted, size, answer.get("ETag", ""))
 
 
-def _find(client: Any, wanted: Wanted) -> Found:
-    try:
-        answer = client.head_object(Bucket=wanted.bucket, Key=wanted.key)
-    except Exception as error:  # noqa: BLE001
-        _refuse(error, f"look for {wanted.address}")
-    size = answer.get("ContentLength")
-    if size is None or size < 0:
-        raise RegistryUnavailable(f"Could not look for {wanted.address}: S3 does not say how large it is.")
-    return Found(wanted, size, answer.get("ETag", ""), client)
+def _watched(pool: Any, wire: Wire) -> Any:
+    """A class of connection pools as ``pool``, whose connections are on ``wire``."""
+
+    class Connection(pool.ConnectionCls):  # type: ignore[misc]
+        def connect(self) -> None:
+            super().connect()
+            wire.add(self.sock)
+
+    class Pool(pool):  # type: ignore[misc]
+        ConnectionCls = Connection
+
+    return Pool
 
 
 class _Stream:
     """The bytes of an object over as many connections as it takes."""
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, s3: S3, found: Found) -> None:
+        self._s3 = s3
         self._found = found
         self._doing = f"download {found.wanted.address}"
         self._offset = 0
@@ -195,12 +240,13 @@ class _Stream:
         if not left:
             return b""
         try:
-            if self._body is None:
-                self._body = self._open()
-            data: bytes = self._body.read(min(CHUNK, left))
-        except Exception as error:  # noqa: BLE001
+            with self._s3.errors(self._doing):
+                if self._body is None:
+                    self._body = self._open()
+                data: bytes = self._body.read(min(CHUNK, left))
+        except KitopsError:
             self.close()
-            _refuse(error, self._doing)
+            raise
         if not data:
             self.close()
             raise RegistryUnavailable(f"Could not {self._doing}: it ended after {self._offset} bytes.")
@@ -215,11 +261,11 @@ class _Stream:
             self._body = None
 
     def _open(self) -> Any:
-        found = self._found
-        only = {"IfMatch": found.etag} if found.etag else {}
+        wanted = self._found.wanted
+        only = {"IfMatch": self._found.etag} if self._found.etag else {}
         if self._offset:
             only["Range"] = f"bytes={self._offset}-"
-        answer = found._client.get_object(Bucket=found.wanted.bucket, Key=found.wanted.key, **only)
+        answer = self._s3.client.get_object(Bucket=wanted.bucket, Key=wanted.key, **only)
         if self._offset and not answer.get("ContentRange", "").startswith(f"bytes {self._offset}-"):
             answer["Body"].close()
             raise RegistryUnavailable(f"Could not {self._doing}: S3 sent another range than asked for.")

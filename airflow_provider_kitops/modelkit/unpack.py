@@ -84,7 +84,9 @@ def unpack(
     modelkit = ModelKit.read(target, reference, labels)
     based_on = _parents(target, modelkit, wanted, parents)
     wanted.check_names(modelkit, [part.modelkit for part in based_on], target.name)
-    remote, objects = _remote_datasets(modelkit, wanted, parents, include=include_remote)
+    remote, named = _remote_datasets(modelkit, wanted, parents, include=include_remote)
+    s3 = _s3.S3()
+    objects = [s3.find(each) for each in named]
     own = [layer for layer in modelkit.layers if wanted.passes(layer)]
     parts = [*based_on, _Part(target, modelkit, own), *remote]
     if not wanted.kitfile and not objects and not any(part.layers for part in parts):
@@ -111,8 +113,8 @@ def unpack(
             ]
             run_all(jobs, concurrency, [part.target])
         order = len(based_on)  # they are this ModelKit's own, and none of its layers may have the same path
-        fetches = [functools.partial(_fetch, each, stage, (order, 0), budget, on_progress) for each in objects]
-        run_all(fetches, concurrency)
+        fetches = [functools.partial(_fetch, s3, each, stage, (order, 0), budget, on_progress) for each in objects]
+        run_all(fetches, concurrency, [s3])
         kitfile = KITFILE_NAMES[0]
         if wanted.kitfile:
             with stage.add_file(kitfile, 0o644, (len(parts) - 1, 0)) as descriptor:
@@ -150,8 +152,8 @@ def _parents(target: Target, modelkit: ModelKit, wanted: Filters, parents: Paren
 
 def _remote_datasets(
     modelkit: ModelKit, wanted: Filters, resolve: ParentResolver | None, *, include: bool
-) -> tuple[list[_Part], list[_s3.Found]]:
-    """The datasets of the ModelKits that entries of ``datasets`` name instead of files, and the objects in S3."""
+) -> tuple[list[_Part], list[_s3.Wanted]]:
+    """The datasets of the ModelKits that entries of ``datasets`` name instead of files, and those in S3."""
     parts, objects = [], []
     for dataset in modelkit.kitfile.datasets:
         label, address = dataset.name or dataset.path, dataset.remote_path
@@ -168,7 +170,7 @@ def _remote_datasets(
             parts.append(_Part(where, remote, layers, place))
         else:
             log.warning("The dataset %s is at %s and is not fetched.", label, address)
-    return parts, _s3.find(objects)
+    return parts, objects
 
 
 def _unpack_layer(
@@ -217,6 +219,7 @@ def _write_content(descriptor: int, content: Iterable[bytes], size: int, path: P
 
 
 def _fetch(
+    s3: _s3.S3,
     found: _s3.Found,
     stage: Stage,
     order: tuple[int, int],
@@ -230,7 +233,7 @@ def _fetch(
     with stage.add_file(name, 0o644, order) as descriptor:
         if descriptor is None:
             return
-        for data in found.read():
+        for data in s3.read(found):
             stop.check()
             with storage_errors("write", stage.tree / name):
                 write_all(descriptor, data)

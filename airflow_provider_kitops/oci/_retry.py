@@ -42,10 +42,6 @@ class RetryPolicy:
     longest: float = 15.0
     patience: float = 60.0
 
-    def call(self, work: Callable[[], T]) -> T:
-        """As ``Retry.call``, where nobody interrupts."""
-        return Retry(self, threading.Event()).call(work)
-
 
 class Retry:
     """Tries again by a policy.

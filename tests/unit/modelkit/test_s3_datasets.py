@@ -1,7 +1,7 @@
 """Datasets in S3, against moto's server on the loopback interface, and through a proxy that loses connections.
 
-What moto leaves out: it checks no signature and no permission, so refusals are what a fake server says; it knows
-nothing of regions, redirects, archived objects or TLS; and it answers at once, so timeouts are not tried.
+What moto leaves out: it checks no signature and no permission, so refusals are what a fake server says, as is silence;
+it knows nothing of regions, redirects, archived objects or TLS; and timeouts are not tried.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +73,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setattr(_s3, "_retry", RetryPolicy(attempts=3, base=0.001))
+    monkeypatch.setattr(_s3, "_POLICY", RetryPolicy(attempts=3, base=0.001))
 
 
 @pytest.fixture
@@ -209,6 +212,46 @@ def test_a_lost_connection_is_taken_up_where_it_broke(
     tag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
     gets = [(each.headers.get("Range"), each.headers["If-Match"]) for each in proxy.seen("GET")]
     assert gets == [(None, tag), *((f"bytes={at}000000-", tag) for at in (1, 2, 3))]
+
+
+@pytest.mark.parametrize("when", ["within the object", "before its answer", "between two tries"])
+def test_an_interrupt_ends_the_wait_for_a_server_that_went_silent(
+    when: str, layout: Layout, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, told = threading.Event(), [0.0]
+
+    def answer(request: Request) -> Answer:
+        if request.method == "HEAD":
+            return Answer(200, headers={"Content-Length": str(len(CONTENT)), "ETag": '"x"'})
+        if when == "between two tries":
+            return Answer(503)
+        if when == "before its answer":
+            over.wait(30)
+        return Answer(200, CONTENT[:1_500_000], {"Content-Length": str(len(CONTENT))})
+
+    def tell() -> None:
+        while not server.seen("GET"):
+            time.sleep(0.02)
+        time.sleep(0.3)
+        told[0] = time.monotonic()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    monkeypatch.setattr(_s3, "_POLICY", RetryPolicy(attempts=3, base=30.0, longest=30.0))
+    packed(layout, write, dataset())
+    with fake_server() as server:
+        server.answer = answer
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        killer = threading.Thread(target=tell, daemon=True)
+        killer.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                fetch(layout, tmp_path / "out")
+            assert time.monotonic() - told[0] < 3
+        finally:
+            over.set()
+            killer.join()
+        assert len(server.seen("GET")) == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_object_that_is_replaced_meanwhile_is_a_conflict(
