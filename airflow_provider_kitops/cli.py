@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # closed by whoever started us, who wants to see nothing
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
     options = _parse(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         with Session(options) as session, _signals():
             code: int = options.run(session, options)
@@ -123,6 +125,13 @@ def _verb_of(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.A
     [verbs] = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     found: Iterator[argparse.ArgumentParser] = (verbs.choices[word] for word in argv if word in verbs.choices)
     return next(found, parser)
+
+
+class _OneLine(logging.Formatter):
+    """A record in one line that a terminal may show: it may quote a ModelKit of somebody else's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(" ".join(record.getMessage().split()))
 
 
 class _Terminated(KeyboardInterrupt):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from http.client import HTTPException
+from typing import NoReturn
 
 import requests
 import urllib3
@@ -13,13 +14,13 @@ from airflow_provider_kitops.oci._endpoint import Endpoint
 from airflow_provider_kitops.oci._http import announced_length
 from airflow_provider_kitops.oci.content import CHUNK
 from airflow_provider_kitops.oci.descriptor import Descriptor
-from airflow_provider_kitops.oci.errors import DigestMismatch, RegistryUnavailable
+from airflow_provider_kitops.oci.errors import DigestMismatch, KitopsError, RegistryUnavailable
 
 #: Seconds after which what has arrived is handed on, so that a slow download shows progress and can be ended.
 _MOMENT = 0.25
 # A connection that broke after fewer bytes than these has moved nothing: else a server that drips, or breaks after
 # every few bytes, would keep us for ever.
-_PROGRESS = 16 * 1024
+_PROGRESS = 64 * 1024
 
 
 class Downloads:
@@ -76,6 +77,9 @@ class ResumingReader:
         self._doing = f"download {descriptor.digest} from {endpoint.repository}"
         self._offset = offset
         self._response: requests.Response | None = None
+        # Bytes at the beginning of the answer that are here already.
+        self._skip = 0
+        self._ranges = True
         # How often in a row it broke without progress, and where it broke last.
         self._breaks = 0
         self._broke_at = offset
@@ -90,6 +94,8 @@ class ResumingReader:
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
+        if not size:
+            return b""
         # Each piece has its own attempts: a bad line that still moves bytes is not given up.
         data = self._at.client.retry.call(lambda: self._read(size), unless=self._stuck)
         self._offset += len(data)
@@ -106,19 +112,19 @@ class ResumingReader:
             if self._offset >= self._descriptor.size:
                 return b""
             self._open()
-        assert self._response is not None
-        data = self._take(size)
-        if not data and self._offset < self._descriptor.size:
-            self.close()
-            self._count_break(self._offset)
-            raise RegistryUnavailable(f"Could not {self._doing}: it ended after {self._offset} bytes.")
-        return data
+        while self._skip:
+            self._skip -= len(self._take(min(self._skip, CHUNK)))
+        return self._take(size)
 
     def _take(self, size: int) -> bytes:
-        """What arrives within a moment: large pieces from a fast registry, whatever there is from a slow one."""
+        """What arrives within a moment: large pieces from a fast registry, whatever there is from a slow one.
+
+        :raises RegistryUnavailable: the connection broke; what had come before is not lost unless it was to be skipped.
+        """
         assert self._response is not None
         pieces = []
         until = time.monotonic() + _MOMENT
+        broken: KitopsError | None = None
         try:
             while size and (data := self._response.raw.read1(size, decode_content=False)):
                 pieces.append(data)
@@ -126,11 +132,23 @@ class ResumingReader:
                 if time.monotonic() > until:
                     break
         except (urllib3.exceptions.HTTPError, requests.RequestException, HTTPException, OSError) as error:
-            self.close()
-            self._count_break(self._offset + sum(map(len, pieces)))
-            if not pieces or self._stuck():
-                raise self._at.client.broken(error, self._doing) from None
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            broken = self._at.client.broken(error, self._doing)
+        found = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not found and broken is None and (self._skip or self._offset < self._descriptor.size):
+            broken = RegistryUnavailable(f"Could not {self._doing}: it ended after {self._offset} bytes.")
+        if broken is None:
+            return found
+        self.close()
+        self._count_break(self._offset if self._skip else self._offset + len(found))
+        if self._skip or not found or self._stuck():
+            raise broken
+        return found
+
+    def _without_ranges(self, why: str) -> NoReturn:
+        """Begin anew, and skip what is here already."""
+        self.close()
+        self._ranges = False
+        raise RegistryUnavailable(f"Could not {self._doing}: {why}.")
 
     def _count_break(self, place: int) -> None:
         self._breaks = 1 if place - self._broke_at >= _PROGRESS else self._breaks + 1
@@ -147,15 +165,17 @@ class ResumingReader:
             doing=self._doing,
             scope=self._at.pull,
             # With its end: go-containerregistry's registry takes no open range.
-            headers={"Range": f"bytes={offset}-{self._descriptor.size - 1}"} if offset else None,
-            accept=(200, 206) if offset else (200,),
+            headers={"Range": f"bytes={offset}-{self._descriptor.size - 1}"} if offset and self._ranges else None,
+            accept=(200, 206, 416) if offset and self._ranges else (200,),
         )
         self._response = response
+        self._skip = 0
+        if response.status_code == 416:
+            self._without_ranges("the registry does not go on where the download broke")
         if response.status_code == 206:
             first = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range", ""))
             if first is None or int(first[1]) != offset:
-                self.close()
-                raise RegistryUnavailable(f"Could not {self._doing}: the registry sent another range than asked for.")
+                self._without_ranges("the registry sent another range than asked for")
             return
         length = announced_length(response)
         if length is not None and length != self._descriptor.size:
@@ -164,9 +184,4 @@ class ResumingReader:
                 f"Could not {self._doing}: it has {length} bytes there, not {self._descriptor.size}.",
                 hint="The content in the registry is damaged, or the manifest that names it is wrong.",
             )
-        while offset:  # a registry without ranges begins anew
-            skipped = len(self._take(min(offset, CHUNK)))
-            if not skipped:
-                self.close()
-                raise RegistryUnavailable(f"Could not {self._doing}: it ended early.")
-            offset -= skipped
+        self._skip = offset  # a registry without ranges begins anew

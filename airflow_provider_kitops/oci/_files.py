@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -75,16 +76,21 @@ class Temporary:
         os.close(self._handle)
 
 
+class OfAnotherUser(Exception):
+    """A download that another user has begun, in a layout that both share."""
+
+
 class Partial:
     """The part of a blob that has been downloaded so far: it outlives the process, and the next one goes on with it.
 
     A context manager that waits until no other process works on it. Leaving the block without ``keep`` leaves the
-    file, unless the disk is full; ``sweep`` removes it a day after its last change.
+    file, unless the disk is full or nothing is in it; ``sweep`` removes it a day after its last change.
 
     :param directory: where it is.
     :param path: what it will become, and the path that messages name.
     :param interrupted: ends the wait once it is set.
     :raises Interrupted: the wait was ended.
+    :raises OfAnotherUser: it is not ours to write to.
     """
 
     def __init__(self, directory: Path, path: Path, interrupted: threading.Event) -> None:
@@ -92,21 +98,32 @@ class Partial:
         self._shown = path
         self._interrupted = interrupted
         self.size = 0
+        self._kept = False
 
     def __enter__(self) -> Partial:
         make_directory(self._path.parent)
         while True:
             with storage_errors("write", self._shown):
-                self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                try:
+                    self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                except PermissionError:
+                    raise OfAnotherUser from None
+                except OSError as error:
+                    if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                        raise
+                    self._path.unlink()  # a link, or whatever else it is: nothing of ours
+                    continue
             try:
                 self._lock()
                 status = os.fstat(self._handle)
                 # Whoever had it before may have finished and renamed it.
                 with contextlib.suppress(FileNotFoundError):
                     if self._path.stat().st_ino == status.st_ino:
-                        self.size = status.st_size
-                        os.lseek(self._handle, self.size, os.SEEK_SET)
-                        return self
+                        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                            self.size = status.st_size
+                            os.lseek(self._handle, self.size, os.SEEK_SET)
+                            return self
+                        self._path.unlink()  # what is written to it would be in another file, too
             except BaseException:
                 os.close(self._handle)
                 raise
@@ -115,7 +132,7 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, StorageError):
+        if not self._kept and (isinstance(error, StorageError) or self.size == 0):
             with contextlib.suppress(OSError):
                 self._path.unlink()
         os.close(self._handle)
@@ -168,6 +185,7 @@ class Partial:
             _rename(self._handle, self._path, path)
             # Only now: whoever is killed before has left a file that the next one can write to.
             os.fchmod(self._handle, os.fstat(self._handle).st_mode & 0o444)
+            self._kept = True
 
 
 def _rename(handle: int, path: Path, final: Path) -> None:
@@ -225,9 +243,12 @@ def sweep(directory: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    if time.time() - path.stat().st_mtime < (_DAY if path.name.endswith(_PARTIAL) else _GRACE):
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):  # nothing of ours, and a pipe would keep us waiting
         return
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if time.time() - status.st_mtime < (_DAY if path.name.endswith(_PARTIAL) else _GRACE):
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the writer lives
         path.unlink()

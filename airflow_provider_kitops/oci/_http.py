@@ -59,6 +59,7 @@ class HttpSettings:
     :param proxy: address of a proxy; by default what the environment says.
     :param connections: kept open for the next request.
     :param token_hosts: token services outside the registry's domain that may be told the credentials.
+    :param retry: how often and how soon what failed is tried again.
     """
 
     plain_http: bool = False
@@ -97,17 +98,25 @@ class RegistryClient:
         self.origin = Origin.of(self.base)
         self._wire = Wire()
         self._warnings: set[str] = set()
-        self._session = self._make_session()
+        self._session = self._make_session(self._wire)
+        # What tidies up after an interrupt goes its own way, which nobody cuts.
+        self._tidying = self._make_session(Wire())
         self.auth = Authenticator(self.origin, registry, credentials, self._fetch_token, self.settings.token_hosts)
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+        self._tidying.close()
 
     def interrupt(self) -> None:
-        """End everything under way in other threads, at once and for good; ``Interrupted`` is raised there."""
+        """End everything under way in other threads, at once; ``Interrupted`` is raised there, until ``resume``."""
         self._interrupted.set()
         self._wire.cut()
+
+    def resume(self) -> None:
+        """Be of use again."""
+        self._wire.mend()
+        self._interrupted.clear()
 
     def check(self) -> None:
         """Raise ``Interrupted`` if the client has been interrupted."""
@@ -144,11 +153,12 @@ class RegistryClient:
         :param after_interrupt: also when the client has been interrupted: for tidying up.
         :raises KitopsError: of the kind that the status or the failed connection calls for.
         """
+        session = self._tidying if after_interrupt else self._session
         if not after_interrupt:
             self.check()
         url = path if "://" in path else self.base + path
         known = self.auth.header(scope)
-        response = self._once(method, url, headers, params, body, known, accept, timeout, doing)
+        response = self._once(session, method, url, headers, params, body, known, accept, timeout, doing)
         if response.status_code == 401:
             try:
                 answer = self.auth.answer(response.headers.get("WWW-Authenticate", ""), scope, known)
@@ -160,7 +170,7 @@ class RegistryClient:
                     response.close()
                     raise _begin_anew(doing)
                 response.close()
-                response = self._once(method, url, headers, params, body, answer, accept, timeout, doing)
+                response = self._once(session, method, url, headers, params, body, answer, accept, timeout, doing)
         self._pass_on_warnings(response)
         if response.status_code in accept:
             return response
@@ -200,6 +210,7 @@ class RegistryClient:
 
     def _once(
         self,
+        session: requests.Session,
         method: str,
         url: str,
         headers: Mapping[str, str] | None,
@@ -216,7 +227,7 @@ class RegistryClient:
             # Elsewhere nobody gets to see who we are.
             if authorization and at_home:
                 sent["Authorization"] = authorization
-            response = self._exchange(method, url, sent, params, body, at_home, timeout, doing)
+            response = self._exchange(session, method, url, sent, params, body, at_home, timeout, doing)
             if (
                 response.status_code not in _REDIRECTS
                 or response.status_code in accept
@@ -230,6 +241,7 @@ class RegistryClient:
 
     def _exchange(
         self,
+        session: requests.Session,
         method: str,
         url: str,
         headers: Mapping[str, str],
@@ -241,7 +253,7 @@ class RegistryClient:
     ) -> requests.Response:
         settings = self.settings
         try:
-            return self._session.request(
+            return session.request(
                 method,
                 url,
                 headers=headers,
@@ -280,7 +292,7 @@ class RegistryClient:
             if in_body is not None:
                 sent["Content-Type"] = "application/x-www-form-urlencoded"
             at_home = Origin.of(url) == self.origin
-            with self._exchange(method, url, sent, in_url, in_body, at_home, TIMEOUT, doing) as response:
+            with self._exchange(self._session, method, url, sent, in_url, in_body, at_home, TIMEOUT, doing) as response:
                 if response.status_code == 429 or response.status_code >= 500:
                     raise error_of(response, f"{doing} for {self.registry}", self.auth.secrets())
                 return response.status_code, self._body(response, MAX_ANSWER_SIZE, doing)
@@ -307,7 +319,7 @@ class RegistryClient:
             raise self.broken(error, doing) from None
         return bytes(data)
 
-    def _make_session(self) -> requests.Session:
+    def _make_session(self, wire: Wire) -> requests.Session:
         settings = self.settings
         for path in (settings.ca_bundle, settings.client_cert, settings.client_key):
             if path is not None and not path.exists():
@@ -324,7 +336,7 @@ class RegistryClient:
         session.get_redirect_target = _no_redirect  # type: ignore[method-assign, assignment]
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
-            session.mount(scheme, self._wire.adapter(max(settings.connections, 4)))
+            session.mount(scheme, wire.adapter(max(settings.connections, 4)))
         return session
 
 

@@ -10,7 +10,10 @@ import requests
 
 from airflow_provider_kitops.oci._http import RegistryClient
 from airflow_provider_kitops.oci._origin import Origin, joined
-from airflow_provider_kitops.oci.errors import RegistryUnavailable, VerificationFailed
+from airflow_provider_kitops.oci.errors import LimitExceeded, RegistryUnavailable, VerificationFailed
+
+#: Most bytes of all pages of a list: half a million tags of 60 characters.
+_MAX_LIST = 32 * 1024 * 1024
 
 
 def pages(
@@ -18,11 +21,16 @@ def pages(
 ) -> Iterator[tuple[requests.Response, bytes]]:
     """The answers of a list, one after the other, each with its body.
 
+    :raises LimitExceeded: there are more of them than a real list has.
     :raises VerificationFailed: the next page would be at another origin, or has been seen already.
     """
     seen: set[str] = set()
+    size = 0
     while True:
         response, body = client.read("GET", path, doing=doing, scope=scope, params=params, **more)
+        size += len(body)
+        if size > _MAX_LIST:
+            raise LimitExceeded(f"Could not {doing}: the list is longer than {_MAX_LIST} bytes.")
         yield response, body
         following = response.links.get("next", {}).get("url")
         if not following:

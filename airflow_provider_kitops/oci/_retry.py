@@ -16,7 +16,8 @@ from tenacity import (
     stop_after_attempt,
     stop_any,
     stop_when_event_set,
-    wait_random_exponential,
+    wait_exponential,
+    wait_random,
 )
 
 from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
@@ -31,7 +32,7 @@ class RetryPolicy:
     """How often and how soon a transient failure is tried again.
 
     :param attempts: in all.
-    :param base: seconds that the first pause is about; each next is twice as long, drawn at random.
+    :param base: seconds of the first pause; each next is twice as long. Up to as many more are added at random.
     :param longest: the longest pause of our own choice, in seconds.
     :param patience: the longest pause that a registry may ask for (``Retry-After``), in seconds; with a longer one
         the error goes to the caller, who can free the worker meanwhile.
@@ -52,6 +53,8 @@ class Retry:
 
     def __init__(self, policy: RetryPolicy, interrupted: threading.Event) -> None:
         self._policy = policy
+        # At least the doubled pauses, so that all tries together outlast a restart; the rest parts many clients.
+        self._own_pause = wait_exponential(multiplier=policy.base, max=policy.longest) + wait_random(0, policy.base)
         self._interrupted = interrupted
 
     def call(self, work: Callable[[], T], *, unless: Callable[[], bool] = lambda: False) -> T:
@@ -76,7 +79,7 @@ class Retry:
     def _pause(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, RegistryUnavailable) else None
-        own = float(wait_random_exponential(multiplier=self._policy.base, max=self._policy.longest)(state))
+        own = float(self._own_pause(state))
         return max(asked or 0.0, own)
 
 

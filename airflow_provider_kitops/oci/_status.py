@@ -30,6 +30,7 @@ _LONGEST_BODY = 64 * 1024
 _OPEN = frozenset({"digest", "mount", "from", "n", "last", "artifactType", "service", "scope", "tag"})
 _WANTS_TLS = "wants TLS"
 _FIND = re.compile(r"^find (\S+)(?= in )")
+_QUERY = re.compile(r"\?[^\s\"']+")
 _AUTHORIZATION = re.compile(r"\b(Basic|Bearer)\s+[^\s\"',;]+", re.IGNORECASE)
 # The first that an answer holds counts.
 _BY_CODE: dict[str, tuple[type[KitopsError], str]] = {
@@ -134,10 +135,16 @@ def _read(response: requests.Response, secrets: Sequence[str]) -> tuple[list[str
     finally:
         response.close()
     sent = (response.request.headers.get("Authorization") or "").partition(" ")[2]
-    # A redirect's address may be signed, and its server repeat that.
-    query = parse_qsl(urlsplit(response.request.url or "").query)
-    signed = [value for name, value in query if name not in _OPEN and len(value) > 3]
+    # A redirect's address may be signed, and its server repeat that: as it was sent, or decoded.
+    query = urlsplit(response.request.url or "").query
+    pairs = [*parse_qsl(query), *(tuple(pair.partition("=")[::2]) for pair in query.split("&"))]
+    signed = [value for name, value in pairs if name not in _OPEN and len(value) > 3]
     return codes, one_line(said, [sent, *secrets, *signed])
+
+
+def without_queries(text: str) -> str:
+    """``text`` with what stands behind the question marks of addresses left out: it may be a signature."""
+    return _QUERY.sub("?…", text)
 
 
 def one_line(said: str, secrets: Sequence[str]) -> str:
@@ -149,4 +156,4 @@ def one_line(said: str, secrets: Sequence[str]) -> str:
     # The longest first: one may be a part of another.
     for secret in sorted({*secrets} - {""}, key=len, reverse=True):
         said = said.replace(secret, "…")
-    return _AUTHORIZATION.sub(r"\1 …", said)[:300]
+    return _AUTHORIZATION.sub(r"\1 …", without_queries(said))[:300]

@@ -65,14 +65,14 @@ class Uploads:
     def _push(self, content: Descriptor | str, source: Source) -> Descriptor:
         doing = f"upload {content.digest if isinstance(content, Descriptor) else 'a blob'} to {self._at.repository}"
         body = _Body(content, source, self._at.name)
-        small = b""
+        small: bytes | None = None
         if isinstance(content, Descriptor) and content.size <= _AT_ONCE:
             # Before a session is begun: nothing has to be ended if the source fails.
             small = b"".join(body)
             body.check()
         location = self._begin(doing)
         try:
-            if not small:
+            if small is None:
                 with self._at.client.send(
                     "PATCH",
                     location,
@@ -86,10 +86,10 @@ class Uploads:
                     location = self._location(response)
                 body.check()
             found = body.descriptor
-            self._finish(location, found.digest, small, doing)
-        except BaseException as error:
-            if body.error is not None or not (isinstance(error, KitopsError) and error.transient):
-                self._cancel(location)
+            self._finish(location, found.digest, small or b"", doing)
+        except BaseException:
+            # Also before another try: what was sent would stay in the registry, once for each.
+            self._cancel(location)
             # What the source raises passes through the HTTP library, which may take it for its own trouble.
             body.check()
             raise

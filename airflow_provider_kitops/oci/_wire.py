@@ -11,7 +11,6 @@ import errno
 import http.client
 import io
 import logging
-import re
 import socket
 import threading
 import time
@@ -22,6 +21,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from airflow_provider_kitops.oci._status import without_queries
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -31,27 +32,32 @@ LEAST_SPEED = 1024
 #: Most bytes before the body of an answer: headers, and those of interim answers.
 MAX_HEADERS = 1024 * 1024
 
-_QUERY = re.compile(r"\?[^\s\"']+")
 
-
-class _NoQueries(logging.Filter):
-    """Keeps what is secret in signed addresses out of the log: urllib3 shows the whole target of each request there."""
+class _NoSecrets(logging.Filter):
+    """Keeps what is secret in signed addresses out of urllib3's logs, and what servers send in place of headers."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
-            record.args = tuple(_QUERY.sub("?…", arg) if isinstance(arg, str) else arg for arg in record.args)
-        return True
+            record.args = tuple(without_queries(arg) if isinstance(arg, str) else arg for arg in record.args)
+        return not str(record.msg).startswith("Failed to parse headers")
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_NoQueries())
+_no_secrets = _NoSecrets()
+_LOGGERS = ("urllib3.connection", "urllib3.connectionpool", "urllib3.util.retry")
 
 
 class Wire:
-    """All connections that are open, to whatever host."""
+    """All connections that are open, to whatever host.
+
+    The first one makes urllib3's log show addresses without their queries, for all of the process.
+    """
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._is_cut = False
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_no_secrets)
 
     def adapter(self, connections: int) -> HTTPAdapter:
         """Sends requests over connections of this wire.
@@ -64,15 +70,28 @@ class Wire:
         """Remember a connection until it is closed."""
         with self._lock:
             self._sockets.add(opened)
+            is_cut = self._is_cut
+        if is_cut:
+            _shut(opened)
 
     def cut(self) -> None:
-        """End all connections: whoever waits for one is told that it broke."""
+        """End all connections, those too that are being made: whoever waits for one is told that it broke."""
         with self._lock:
+            self._is_cut = True
             found = list(self._sockets)
         for each in found:
-            # Past the TLS layer, whose own shutdown would wait for the other side.
-            with contextlib.suppress(OSError, TypeError):
-                socket.socket.shutdown(each, socket.SHUT_RDWR)
+            _shut(each)
+
+    def mend(self) -> None:
+        """Let connections be made again."""
+        with self._lock:
+            self._is_cut = False
+
+
+def _shut(opened: socket.socket) -> None:
+    # Past the TLS layer, whose own shutdown would wait for the other side.
+    with contextlib.suppress(OSError, TypeError):
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 class _Adapter(HTTPAdapter):
@@ -94,16 +113,28 @@ def _pools(wire: Wire) -> dict[str, type[HTTPConnectionPool]]:
     class Plain(HTTPConnection):
         response_class = _Answer
 
-        def connect(self) -> None:
-            super().connect()
-            wire.add(self.sock)
+        def _new_conn(self) -> socket.socket:
+            opened = super()._new_conn()
+            wire.add(opened)
+            return opened
 
     class Encrypted(HTTPSConnection):
         response_class = _Answer
 
+        def _new_conn(self) -> socket.socket:
+            opened = super()._new_conn()
+            # While both sides shake hands, the connection is in an object that nobody else has.
+            self._handle = opened.dup()
+            wire.add(self._handle)
+            return opened
+
         def connect(self) -> None:
-            super().connect()
-            wire.add(self.sock)
+            try:
+                super().connect()
+                wire.add(self.sock)
+            finally:
+                with contextlib.suppress(AttributeError):  # there may have been no connection
+                    self._handle.close()
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

@@ -28,7 +28,7 @@ class Readable(Protocol):
 
 
 @runtime_checkable
-class Seekable(Protocol):
+class FetchesFrom(Protocol):
     """A target that can give the rest of a blob."""
 
     def fetch_from(self, descriptor: Descriptor, offset: int) -> Readable:
@@ -215,7 +215,7 @@ class Reopened:
 
     def at(self, offset: int) -> Iterator[bytes]:
         """The rest from ``offset`` on, which nobody has verified."""
-        if not offset or not isinstance(self._target, Seekable):
+        if not offset or not isinstance(self._target, FetchesFrom):
             left = offset
             for chunk in self():
                 if len(chunk) > left:

@@ -23,6 +23,8 @@ from airflow_provider_kitops.oci.target import Progress, ProgressHook, Tags, Tar
 
 # No real index or chain of referrers comes near it; a forged one shall not keep us busy for ever.
 _MOST_MANIFESTS = 10_000
+# Bytes of all of them together, which are kept until the end.
+_MAX_MANIFESTS = 32 * 1024 * 1024
 
 _Action = Literal["move", "skip", "mount"]
 
@@ -112,11 +114,14 @@ def copy(
 
 def _plan(source: Target, root: Descriptor, *, referrers: bool) -> _Plan:
     plan = _Plan()
+    size = 0
 
     def visit(manifest: Descriptor, depth: int) -> None:
         if manifest.digest in plan.manifests:
             return
-        if len(plan.manifests) >= _MOST_MANIFESTS or depth > 32:
+        nonlocal size
+        size += manifest.size
+        if len(plan.manifests) >= _MOST_MANIFESTS or size > _MAX_MANIFESTS or depth > 32:
             raise LimitExceeded(f"{root.digest} in {source.name} leads to more manifests than a copy follows.")
         data = read(source, manifest)
         links = Links.parse(manifest.media_type, data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
@@ -31,8 +32,10 @@ from airflow_provider_kitops.oci.disk import check_room, make_directory, storage
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
+    Interrupted,
     InvalidInput,
     InvalidReference,
+    KitopsError,
     NotFound,
     StorageError,
     VerificationFailed,
@@ -47,6 +50,7 @@ _MARKER_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 RESERVED_NAMES = frozenset({"blobs", "index.json", _MARKER})
 # Seconds to wait for another process to finish a change of the index, which takes milliseconds.
 _LOCK_TIMEOUT = 120.0
+_LOCK_POLL = 0.5
 # Content up to this size, manifests among it, is hashed before it counts as here; larger content by its size alone,
 # as reading gigabytes back would cost as much as writing them.
 _HASHED = MAX_MANIFEST_SIZE
@@ -151,17 +155,21 @@ class Layout:
         """Make ``tag`` name this manifest.
 
         :raises NotFound: the manifest is not here.
+        :raises ContentVanished: it was here before, and another task has deleted it since.
         :raises InvalidReference: ``tag`` is malformed.
         """
         check_tag(tag)
-        known = self.resolve(descriptor.digest)
+        try:
+            known = self.resolve(descriptor.digest)
+        except NotFound:
+            raise self._gone(descriptor.digest) from None
 
         def change(index: LayoutIndex) -> LayoutIndex:
             current = index.tagged(tag)
             if current is not None and current.digest == known.digest:
                 return index
-            if not self._has(known):  # deleted since
-                raise self._missing(known.digest)
+            if not self._has(known):
+                raise self._gone(known.digest)
             return index.with_tag(index.listed(known.digest) or self._described(known), tag)
 
         self._change(change)
@@ -296,8 +304,12 @@ class Layout:
         check_room(self.path, needed - _files.partial_bytes(self._ingest), "stored")
 
     def interrupt(self) -> None:
-        """End the waiting of other threads for what another process is downloading, at once and for good."""
+        """End the waiting of other threads for what another process is downloading."""
         self._interrupted.set()
+
+    def resume(self) -> None:
+        """Let that be waited for again."""
+        self._interrupted.clear()
 
     def _download(self, content: Descriptor, source: Reopened) -> None:
         """Take up what an earlier try has left; one process at a time, the others find it here when it is done."""
@@ -326,9 +338,10 @@ class Layout:
 
     def _write(self, content: Descriptor | str, source: Source) -> Descriptor:
         if isinstance(content, Descriptor) and content.size >= _WORTH_RESUMING and isinstance(source, Reopened):
-            self._download(content, source)
-            self._seen.add(content.digest)
-            return content
+            with contextlib.suppress(_files.OfAnotherUser):  # then it is fetched anew, beside the other's
+                self._download(content, source)
+                self._seen.add(content.digest)
+                return content
         shown = self.path if isinstance(content, str) else self._blob(content.digest)
         verifier = Verifier(content, self.name) if isinstance(content, Descriptor) else None
         digest = Hasher("sha256")
@@ -383,15 +396,19 @@ class Layout:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = FileLock(self.path / ".lock", timeout=_LOCK_TIMEOUT)
-        try:
-            with storage_errors("lock", self.path):
-                lock.acquire()
-        except Timeout as error:
-            raise StorageError(
-                f"Cannot change {self.path}: another process has held its lock for {_LOCK_TIMEOUT:.0f} seconds.",
-                hint="See which process that is (fuser) and whether it hangs.",
-            ) from error
+        lock = FileLock(self.path / ".lock")
+        until = time.monotonic() + _LOCK_TIMEOUT
+        while not lock.is_locked:
+            with storage_errors("lock", self.path), contextlib.suppress(Timeout):
+                lock.acquire(timeout=_LOCK_POLL)
+                break
+            if self._interrupted.is_set():
+                raise Interrupted(f"The wait for the lock of {self.path} was interrupted.")
+            if time.monotonic() > until:
+                raise StorageError(
+                    f"Cannot change {self.path}: another process has held its lock for {_LOCK_TIMEOUT:.0f} seconds.",
+                    hint="See which process that is (fuser) and whether it hangs.",
+                )
         try:
             yield
         finally:
@@ -445,6 +462,14 @@ class Layout:
         if known and not is_digest(what):
             hint = f"It has the tags {', '.join(known[:10])}{', …' if len(known) > 10 else ''}."
         return NotFound(f"There is no {what} in {self.name}.", hint=hint)
+
+    def _gone(self, digest: str) -> KitopsError:
+        """The error for a manifest that is not here: another task may have deleted what we have seen."""
+        if digest not in self._seen:
+            return self._missing(digest)
+        return ContentVanished(
+            f"{digest} is not in {self.name} any longer.", hint="Another task deleted it meanwhile: try again."
+        )
 
     def _nested(self, index: LayoutIndex, digest: str) -> Descriptor | None:
         # Other tools list only the top of a tree of indexes.

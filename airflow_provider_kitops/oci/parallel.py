@@ -17,9 +17,13 @@ GRACE = 0.5
 
 @runtime_checkable
 class Interruptible(Protocol):
-    """A target whose work in other threads can be ended at once, whatever it waits for. It is of no use afterwards."""
+    """A target whose work in other threads can be ended at once, whatever it waits for.
+
+    That is so for all who share it (a registry's repositories share a client): between the two calls it is of no use.
+    """
 
     def interrupt(self) -> None: ...
+    def resume(self) -> None: ...
 
 
 class Stop:
@@ -49,23 +53,29 @@ def run_all(jobs: Sequence[Callable[[Stop], Result]], concurrency: int, targets:
     if not jobs:
         return []
     stop = Stop()
-    with ThreadPoolExecutor(min(concurrency, len(jobs)), thread_name_prefix="modelkit") as pool:
-        futures = [pool.submit(job, stop) for job in jobs]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-            if any(future.done() and future.exception() for future in futures):
-                _end(stop, futures)
-            wait(futures)
-        except BaseException:
-            _end(stop, futures)
+    interrupted: list[Interruptible] = []
+    try:
+        with ThreadPoolExecutor(min(concurrency, len(jobs)), thread_name_prefix="modelkit") as pool:
+            futures = [pool.submit(job, stop) for job in jobs]
             try:
-                # What moves bytes ends by itself, and in order: a registry can then be told to drop an upload.
-                wait(futures, timeout=GRACE)
-            finally:
-                for target in targets:
-                    if isinstance(target, Interruptible):
+                wait(futures, return_when=FIRST_EXCEPTION)
+                if any(future.done() and future.exception() for future in futures):
+                    _end(stop, futures)
+                wait(futures)
+            except BaseException:
+                _end(stop, futures)
+                try:
+                    # What moves bytes ends by itself, and in order: a registry can then be told to drop an upload.
+                    wait(futures, timeout=GRACE)
+                finally:
+                    interrupted += [target for target in targets if isinstance(target, Interruptible)]
+                    for target in interrupted:
                         target.interrupt()
-            raise
+                raise
+    finally:
+        # No thread is left by now.
+        for target in interrupted:
+            target.resume()
     failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
     for error in sorted(failures, key=lambda failure: isinstance(failure, Interrupted)):
         raise error

@@ -16,6 +16,11 @@ _REGISTRY = re.compile(
 )
 
 
+# Part of a digest, as other tools show it. A repository of that name would have such tags.
+_CUT = re.compile(r"sha(?:256|512):[0-9A-Fa-f]+")
+_DIGEST = "A digest is sha256: and 64 hex digits."
+
+
 def is_tag(text: str) -> bool:
     """Whether ``text`` is a well-formed tag."""
     return _TAG.fullmatch(text) is not None
@@ -73,11 +78,19 @@ class Reference:
             raise InvalidReference(f"Not a reference: {shown(str(text))[:100]!r}.", hint=_FORM)
         if is_digest(text):
             return cls("", UNNAMED, digest=text)
+        if _CUT.fullmatch(text):
+            raise InvalidReference(f"Malformed digest {text!r}.", hint=_DIGEST)
+        if "://" in text:
+            raise InvalidReference(
+                "A registry is written without scheme.",
+                hint="Write host[:port]/repository. For one without TLS there is --plain-http, or plain_http of the "
+                "connection.",
+            )
         rest, at, digest = text.partition("@")
         if at and not is_digest(digest):
             raise InvalidReference(
                 f"Malformed digest in {shown(text)!r}.",
-                hint="A digest is sha256: and 64 hex digits. Credentials do not belong before the @.",
+                hint=f"{_DIGEST} Credentials do not belong before the @.",
             )
         first, slash, remainder = rest.partition("/")
         registry = ""

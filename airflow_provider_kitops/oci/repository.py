@@ -149,8 +149,12 @@ class Repository:
         return self._uploads.mount(descriptor, source._repository)
 
     def interrupt(self) -> None:
-        """End all requests to this registry that other threads are in the middle of, at once and for good."""
+        """End all requests to this registry that other threads are in the middle of, for whatever repository."""
         self._client.interrupt()
+
+    def resume(self) -> None:
+        """Let the registry be asked again."""
+        self._client.resume()
 
     def _push_manifest(self, content: Descriptor | str, source: Source) -> Descriptor:
         data = read_small(source, f"A manifest for {self.name}")

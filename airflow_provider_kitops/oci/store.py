@@ -274,7 +274,7 @@ class Store:
         if self._client is None:
             return self._check_layout()
         try:
-            self._client.request("GET", "/v2/", doing="reach the registry API", scope="").close()
+            self._client.request("GET", "/v2/", doing="use the registry API", scope="").close()
         except NotFound as error:
             hint = "Something answers there, but no OCI registry: check host and port."
             raise NotFound(error.message, hint=hint) from error

@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 from airflow_provider_kitops.oci.descriptor import Descriptor
 
 #: Bytes to store: in memory, or a function that begins the same stream of chunks anew each time it is called,
-#: so that an upload which broke in the middle can be sent again. One with a method ``at(offset)``
-#: (``oci.content.Reopened``) can be taken up where it broke.
+#: so that an upload which broke in the middle can be sent again. A layout takes up a broken download where it broke if
+#: the source is an ``oci.content.Reopened``.
 Source = bytes | Callable[[], Iterable[bytes]]
 
 

@@ -135,7 +135,7 @@ def test_a_damaged_source_leaves_no_manifest_behind(local: Store, remote: Store,
     manifest = put_artifact(local.target("a"), layer, b"small", tag="v1")
     path = tmp_path / "layout/a/blobs/sha256" / Descriptor.of(LAYER, layer).digest.partition(":")[2]
     path.chmod(0o644)
-    path.write_bytes(b"y" + layer[1:])
+    path.write_bytes(bytes([layer[0] ^ 1]) + layer[1:])
     with pytest.raises(DigestMismatch):
         copy(local.target("a"), "v1", remote.target("a"), "v1")
     assert not remote.target("a").exists(manifest)

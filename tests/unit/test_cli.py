@@ -174,6 +174,7 @@ def test_a_tag_that_may_not_move_is_a_conflict_that_shows_both_digests(modelkit)
     line = error_of(modelkit("tag", "demo/model:v2", "demo/model:v1", code=5))
     assert first in line
     assert second in line
+    assert "--mutable-tags, or mutable_tags of the connection" in line
     modelkit("tag", "demo/model:v2", "demo/model:v1", "--mutable-tags", "v*")
 
 
@@ -258,6 +259,41 @@ def test_diff_exits_with_10_when_different(modelkit):
     answer = modelkit.json("diff", "demo/model:v1", "demo/model:v2", code=10)
     assert answer["identical"] is False
     assert "model.bin" in json.dumps(answer)
+
+
+def test_diff_says_none_of_what_one_side_has_not(modelkit, tmp_path):
+    modelkit.pack("1", "demo/model:v1")
+    (tmp_path / "ctx" / "dir" / "empty").mkdir(parents=True)
+    (tmp_path / "ctx" / "dir" / "file").write_text("x")
+    kitfile = KITFILE + "code:\n  - path: dir\n"
+    modelkit("pack", "ctx", "-f", "-", "-t", "demo/model:v2", stdin=kitfile)
+    lines = modelkit("diff", "demo/model:v1", "demo/model:v2", "--files", code=10).stdout.splitlines()
+    assert "+ dir/empty: none -> directory, mode 755" in lines
+    assert '+ code[0].path: none -> "dir"' in lines
+    assert any(line.startswith("+ code dir: none -> sha256:") for line in lines)
+    assert not any("None" in line or "null" in line for line in lines)
+
+
+def test_the_whole_kitfile_is_a_field(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    answer = modelkit.json("info", "demo/model:v1", "--field", ".")
+    assert answer["value"] == modelkit.json("info", "demo/model:v1")["kitfile"]
+
+
+def test_what_has_no_name_goes_by_its_digest(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    answer = modelkit.json("pack", "ctx")
+    assert answer["reference"] == f"_@{answer['digest']}"
+    assert modelkit("pack", "ctx").stdout.startswith(f"packed {answer['digest']} (")
+    modelkit("tag", answer["digest"], "demo/model:v2")
+    modelkit("info", answer["reference"])
+    assert modelkit("remove", answer["reference"]).stdout == f"removed {answer['digest']}\n"
+
+
+def test_a_transfer_names_the_tags_that_were_set(modelkit):
+    digest = modelkit.pack("w", "demo/model:v1")
+    assert modelkit("copy", "demo/model:v1", "a/b:x,y").stdout.startswith(f"copied a/b@{digest} (x, y; ")
+    assert modelkit("copy", f"demo/model@{digest}", "a/c").stdout.startswith(f"copied a/c@{digest} (without a tag; ")
 
 
 def test_a_modelkit_cannot_forge_what_a_terminal_shows(modelkit, tmp_path):
@@ -555,6 +591,17 @@ def test_no_password_of_a_proxy_stands_on_the_command_line(modelkit, flag):
     done = modelkit("copy", "r.example/a:b", "c/d", flag, "http://me:hidden@proxy.example:3128", code=2)
     assert "https_proxy in the environment" in done.stderr
     assert "hidden" not in done.stderr
+
+
+def test_what_a_modelkit_holds_forges_no_line_of_the_log(modelkit):
+    modelkit.pack("w", "demo/model:v1")
+    kitfile = 'manifestVersion: 1.0.0\ndatasets:\n  - path: d\n    name: "e\\e[31m\\nmodelkit: all verified\\u202e"\n'
+    (modelkit.directory / "ctx" / "Kitfile").write_text(kitfile + "    remotePath: demo/model:v1\n")
+    modelkit("pack", "ctx", "-t", "demo/model:v2")
+    done = modelkit("unpack", "demo/model:v2", "-d", "out", "-q")
+    assert "is not fetched" in done.stderr
+    assert not set(done.stderr) & {"\x1b", "\u202e"}
+    assert not [line for line in done.stderr.splitlines() if line.startswith("modelkit: all")]
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -995,12 +1042,31 @@ def test_a_password_on_the_command_line_is_not_repeated(modelkit, line):
         ("list localhost:5000", "For a whole registry write localhost:5000/."),
         ("list http://127.0.0.1:5071/demo", "without scheme"),
         ("list http://127.0.0.1:5071/", "without scheme"),
+        ("push demo/model:v1 http://127.0.0.1:5071/demo/model", "without scheme"),
+        ("untag demo/model@sha256:" + 64 * "0", "only tags are taken away"),
+        ("remove demo/model:v1,v2", "more than one tag"),
+        ("info sha256:8320d9", "64 hex digits"),
+        ("pack ctx --annotation a=1 --annotation a=2", "'a' two values: '1' and '2'"),
+        ("unpack demo/model:v1 --label a=1 --label a=2", "'a' two values"),
         ("tag demo/model:v1 v5", "write :v5"),
     ],
 )
 def test_what_was_meant_is_told(modelkit, line, told):
     modelkit.pack("w", "demo/model:v1")
     assert told in error_of(modelkit(*line.split(), code=2))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("list --concurrency x", "'x' is no whole number above 0"),
+        ("run spec.yaml --timeout x", "'x' is no number above 0"),
+        ("info demo/model:v1 --field=", "the path is empty"),
+        ("pack ctx --format modelkit-v1.7 --use-model-pack", "not allowed with"),
+    ],
+)
+def test_what_is_wrong_with_a_flag_is_told(modelkit, line, told):
+    assert told in modelkit(*line.split(), code=2).stderr
 
 
 def test_a_registry_that_reads_as_a_repository_is_told(modelkit):

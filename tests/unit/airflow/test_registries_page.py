@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 from airflow.models import Connection
 
 from airflow_provider_kitops.hooks.kitops import store_config
-from airflow_provider_kitops.oci import errors
-from airflow_provider_kitops.oci._retry import RetryPolicy
+from airflow_provider_kitops.oci import _retry, errors
+from airflow_provider_kitops.oci._retry import Retry, RetryPolicy
 from airflow_provider_kitops.oci.credentials import find_credentials
 from airflow_provider_kitops.oci.store import Store
 
@@ -55,8 +56,20 @@ def test_every_error_is_told_with_what_it_is_worth() -> None:
     assert told == known
 
 
-def test_the_pauses_are_those_of_the_policy() -> None:
-    policy = RetryPolicy()
-    assert f"up to {policy.attempts} times" in TEXT
-    assert f"around {policy.base:g}, 1, 2 and 4 seconds, at most {policy.longest:g}" in TEXT
-    assert policy.patience == 60  # "up to a minute"
+def test_the_pauses_are_those_that_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(_retry, "sleep_using_event", lambda event: pauses.append)
+
+    def work() -> None:
+        raise errors.RegistryUnavailable("No.")
+
+    for _ in range(20):
+        with pytest.raises(errors.RegistryUnavailable):
+            Retry(RetryPolicy(), threading.Event()).call(work)
+    told = re.search(r"up to (\d+) times, after pauses of (.*) seconds, each with up to (.*) more", TEXT)
+    assert told is not None
+    shortest = [float(each) for each in re.split(", | and ", told[2])]
+    assert len(shortest) == int(told[1]) - 1
+    for pause, least in zip(pauses, shortest * 20, strict=True):
+        assert least <= pause <= least + float(told[3])
+    assert RetryPolicy().patience == 60  # "up to a minute"

@@ -9,12 +9,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from airflow_provider_kitops.oci import _files
 from airflow_provider_kitops.oci.content import read
@@ -23,8 +25,10 @@ from airflow_provider_kitops.oci.descriptor import MANIFEST, Descriptor
 from airflow_provider_kitops.oci.errors import (
     ContentVanished,
     DigestMismatch,
+    Interrupted,
     InvalidInput,
     InvalidReference,
+    LimitExceeded,
     NotFound,
     StorageError,
     VerificationFailed,
@@ -433,3 +437,42 @@ def test_a_delete_that_is_killed_leaves_no_manifest_that_lacks_blobs(
     monkeypatch.setattr(Layout, "resolve", lambda self, reference: manifest)
     with pytest.raises(NotFound):
         layout.tag(manifest, "v2")
+
+
+def test_the_wait_for_the_lock_of_another_process_can_be_ended(layout: Layout) -> None:
+    put_artifact(layout, b"layer", tag="v1")
+    with FileLock(layout.path / ".lock"):
+        threading.Timer(0.3, layout.interrupt).start()
+        with pytest.raises(Interrupted):
+            Layout.tag(layout, layout.resolve("v1"), "v2")
+    layout.resume()
+    layout.tag(layout.resolve("v1"), "v2")
+
+
+def test_what_another_task_has_deleted_before_it_was_tagged_is_worth_another_try(layout: Layout) -> None:
+    manifest = put_artifact(layout, b"layer")
+    Layout(layout.path.parents[1], "demo/model").delete(manifest)
+    with pytest.raises(ContentVanished, match="try again"):
+        layout.tag(manifest, "v1")
+    with pytest.raises(NotFound):
+        Layout(layout.path.parents[1], "demo/model").tag(manifest, "v1")
+
+
+def test_a_pipe_among_the_temporary_files_keeps_nobody_waiting(layout: Layout) -> None:
+    put_artifact(layout, b"layer", tag="v1")
+    pipe = layout.path / ".ingest" / ("0" * 32)
+    pipe.parent.mkdir(exist_ok=True)
+    os.mkfifo(pipe)
+    os.utime(pipe, (1, 1))
+    put_artifact(Layout(layout.path.parents[1], "demo/model"), b"other", tag="v2")
+    assert pipe.exists()
+
+
+def test_an_index_of_more_than_fits_into_memory_is_refused(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_index(layout, *(put_artifact(layout, bytes([each]) * 10) for each in range(5)), tag="all")
+    copy(layout, "all", Layout(tmp_path / "one", "a/b"), "all")
+    monkeypatch.setattr("airflow_provider_kitops.oci.copy._MAX_MANIFESTS", 1500)
+    with pytest.raises(LimitExceeded, match="more manifests"):
+        copy(layout, "all", Layout(tmp_path / "two", "a/b"), "all")

@@ -106,7 +106,7 @@ def test_a_full_disk_gets_its_room_back(layout: Layout, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_files, "_write", full)
+    monkeypatch.setattr(_files, "write_all", full)
     with pytest.raises(StorageError, match="full"):
         take(layout, Line())
     assert parts(layout) == []
@@ -137,7 +137,7 @@ def test_a_remainder_that_is_too_long_counts_for_nothing(layout: Layout) -> None
 def test_wrong_bytes_are_an_error_and_leave_nothing_to_go_on_with(layout: Layout) -> None:
     with pytest.raises(DigestMismatch):
         take(layout, Line(data=DATA[:-1] + b"?"))
-    assert [part.stat().st_size for part in parts(layout)] == [0]
+    assert parts(layout) == []
     with pytest.raises(DigestMismatch):
         take(layout, Line(data=DATA + b"?"))
     take(layout, Line())
@@ -191,3 +191,49 @@ def test_a_full_disk_is_noticed_before_anything_is_sent(
 
 class _Usage:
     free = 1000
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_what_somebody_has_put_in_its_place_is_not_written_to(layout: Layout, tmp_path: Path, kind: str) -> None:
+    with pytest.raises(RegistryUnavailable):
+        take(layout, Line(cut=2_000_000))
+    [part] = parts(layout)
+    part.unlink()
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    if kind == "link":
+        part.symlink_to(precious)
+    elif kind == "hard link":
+        part.hardlink_to(precious)
+    else:
+        os.mkfifo(part)
+    line = Line()
+    take(layout, line)
+    assert line.begins == [0]
+    assert precious.read_bytes() == b"precious"
+    assert read(layout, BLOB, limit=len(DATA)) == DATA
+
+
+def test_a_download_that_another_user_has_begun_is_left_alone(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RegistryUnavailable):
+        take(layout, Line(cut=2_000_000))
+    [part] = parts(layout)
+    opened = os.open
+
+    def refused(path: Path, flags: int, mode: int = 0o777) -> int:
+        if Path(path) == part:  # root may open everything
+            raise PermissionError(13, "Permission denied")
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(_files.os, "open", refused)
+    line = Line()
+    take(layout, line)
+    assert line.begins == [0]
+    assert part.stat().st_size == 2_000_000
+
+
+def test_who_waited_in_vain_leaves_no_empty_file(layout: Layout) -> None:
+    take(layout, Line())
+    with _files.Partial(layout.path / ".ingest", layout._blob(BLOB.digest), threading.Event()):
+        pass
+    assert parts(layout) == []

@@ -10,6 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
+from airflow_provider_kitops.oci import _paging
 from airflow_provider_kitops.oci._status import retry_after
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor
@@ -42,13 +43,13 @@ def test_a_broken_download_goes_on_where_it_broke(server: FakeServer, repository
         headers = {"Content-Length": str(len(DATA) - begin)}
         if begin:
             headers["Content-Range"] = f"bytes {begin}-{len(DATA) - 1}/{len(DATA)}"
-        return Answer(206 if begin else 200, DATA[begin:], headers, cut=40_000)
+        return Answer(206 if begin else 200, DATA[begin:], headers, cut=70_000)
 
     server.answer = answer
     assert read(repository, BLOB) == DATA
     ranges = [request.headers.get("Range", f"bytes=0-{len(DATA) - 1}") for request in server.seen("GET")]
-    # Eight pieces, though no request may be tried more than four times in a row.
-    assert ranges == [f"bytes={at}-{len(DATA) - 1}" for at in range(0, len(DATA), 40_000)]
+    # Five pieces, though no request may be tried more than four times in a row.
+    assert ranges == [f"bytes={at}-{len(DATA) - 1}" for at in range(0, len(DATA), 70_000)]
 
 
 def test_nothing_is_asked_for_behind_the_end(server: FakeServer, repository: Repository) -> None:
@@ -64,15 +65,43 @@ def test_a_registry_without_ranges_is_read_from_the_beginning(server: FakeServer
     assert read(repository, BLOB) == DATA
 
 
-def test_a_registry_that_sends_another_range_is_not_believed(server: FakeServer, repository: Repository) -> None:
+def test_a_registry_without_ranges_may_break_while_its_beginning_is_skipped(
+    server: FakeServer, repository: Repository
+) -> None:
+    cuts = iter([200_000, 60_000, 150_000, None])
+    server.answer = lambda request: Answer(200, DATA, {"Content-Length": str(len(DATA))}, cut=next(cuts))
+    assert read(repository, BLOB) == DATA
+    assert next(cuts, "none left") == "none left"
+
+
+def test_a_registry_without_ranges_that_breaks_again_and_again_is_given_up(
+    server: FakeServer, repository: Repository
+) -> None:
+    cuts = iter([200_000, *[150_000] * 100])
+    server.answer = lambda request: Answer(200, DATA, {"Content-Length": str(len(DATA))}, cut=next(cuts))
+    with pytest.raises(RegistryUnavailable):
+        read(repository, BLOB)
+    assert len(server.requests) < 12
+
+
+@pytest.mark.parametrize(
+    "refusal", [Answer(416), Answer(206, DATA, {"Content-Range": f"bytes 0-{len(DATA) - 1}/{len(DATA)}"})]
+)
+def test_a_registry_that_does_not_go_on_is_asked_for_the_whole(
+    server: FakeServer, repository: Repository, refusal: Answer
+) -> None:
+    cuts = iter([100_000])
+
     def answer(request: Request) -> Answer:
-        if "Range" not in request.headers:
-            return Answer(200, DATA, cut=100_000)
-        return Answer(206, DATA[:200_000], {"Content-Range": f"bytes 0-199999/{len(DATA)}"})
+        if "Range" in request.headers:
+            return refusal
+        return Answer(200, DATA, {"Content-Length": str(len(DATA))}, cut=next(cuts, None))
 
     server.answer = answer
-    with pytest.raises(RegistryUnavailable, match="another range"):
-        read(repository, BLOB)
+    assert read(repository, BLOB) == DATA
+    assert ["Range" in request.headers for request in server.requests] == [False, True, False]
+    rest = repository.fetch_from(BLOB, 50_000)  # as a process that goes on where another was killed
+    assert rest.read() == DATA[50_000:]
 
 
 def test_a_download_that_never_moves_on_is_given_up(server: FakeServer, repository: Repository) -> None:
@@ -124,6 +153,19 @@ def test_a_failed_upload_is_sent_again_from_the_beginning(
     assert uploads.bodies == [DATA] * 3
     closing = server.seen("PUT")[-1]
     assert closing.query["digest"] == [BLOB.digest]
+
+
+def test_what_a_failed_try_has_sent_does_not_stay_in_the_registry(server: FakeServer, repository: Repository) -> None:
+    Uploads(server, Answer(503), Answer(503))
+    repository.push(LAYER, lambda: iter([DATA]))
+    assert len(server.seen("POST")) == 3
+    assert len(server.seen("DELETE")) == 2
+
+
+def test_empty_content_is_one_request_less(server: FakeServer, repository: Repository) -> None:
+    Uploads(server)
+    repository.push(Descriptor.of(LAYER, b""), b"")
+    assert [request.method for request in server.requests] == ["HEAD", "POST", "PUT"]
 
 
 def test_what_is_small_and_known_saves_a_request(server: FakeServer, repository: Repository) -> None:
@@ -294,6 +336,21 @@ def test_an_answer_that_is_no_list_does_not_count_as_an_empty_one(
         pytest.raises(RegistryUnavailable, match="Could not list the repositories"),
     ):
         store.repositories()
+
+
+def test_a_list_without_end_is_given_up(
+    server: FakeServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_paging, "_MAX_LIST", 10_000)
+
+    def answer(request: Request) -> Answer:
+        following = len(server.requests)
+        tags = json.dumps({"tags": [f"v{following}-{each}" for each in range(100)]}).encode()
+        return Answer(200, tags, {"Link": f'</v2/demo/model/tags/list?last={following}>; rel="next"'})
+
+    server.answer = answer
+    with pytest.raises(LimitExceeded, match="longer than 10000 bytes"):
+        repository.tags()
 
 
 def test_tags_that_do_not_exist_are_none(server: FakeServer, repository: Repository) -> None:

@@ -22,7 +22,7 @@ from airflow_provider_kitops.oci.parallel import run_all
 from airflow_provider_kitops.oci.repository import Repository
 from tests.artifacts import LAYER, put_artifact
 from tests.unit.oci.conftest import repository_of
-from tests.unit.oci.fake_server import FakeServer
+from tests.unit.oci.fake_server import Answer, FakeServer
 
 BLOB = Descriptor.of(LAYER, b"x" * 100_000)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nContent-Type: application/octet-stream\r\n\r\n"
@@ -130,7 +130,7 @@ def test_the_time_that_the_reader_takes_does_not_count(monkeypatch: pytest.Monke
 
 
 def ended_by_an_interrupt(repository: Repository, work: Callable[[], object]) -> float:
-    """Interrupt ``work`` after a moment; the seconds that it took to end."""
+    """Interrupt ``work`` after a moment; the seconds that it took to end, which would be a minute and more without."""
     ended: list[float] = []
 
     def wait() -> None:
@@ -143,14 +143,14 @@ def ended_by_an_interrupt(repository: Repository, work: Callable[[], object]) ->
     time.sleep(0.3)
     before = time.monotonic()
     repository.interrupt()
-    waiting.join(10)
+    waiting.join(30)
     return ended[0] - before
 
 
 def test_what_waits_for_a_silent_registry_is_ended_at_once() -> None:
     with talking(silent) as host:
         repository = repository_of(FakeServer(host))
-        assert ended_by_an_interrupt(repository, lambda: read(repository, BLOB)) < 1
+        assert ended_by_an_interrupt(repository, lambda: read(repository, BLOB)) < 10
         with pytest.raises(Interrupted):  # nothing is begun any more
             repository.exists(BLOB)
 
@@ -159,7 +159,7 @@ def test_a_pause_before_another_try_is_ended_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
     repository = repository_of(FakeServer(host), retry=RetryPolicy(attempts=4, base=60.0, longest=60.0))
-    assert ended_by_an_interrupt(repository, lambda: repository.exists(BLOB)) < 2
+    assert ended_by_an_interrupt(repository, lambda: repository.exists(BLOB)) < 10
 
 
 def test_an_interrupted_caller_does_not_wait_for_its_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_interrupted_caller_does_not_wait_for_its_threads(monkeypatch: pytest
         before = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             run_all([lambda stop: read(repository, BLOB)], 2, (repository, Layout(tmp_path, "a/b")))
-        assert time.monotonic() - before < 3
+        assert time.monotonic() - before < 15
 
 
 def test_a_copy_interrupts_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,3 +190,58 @@ def test_a_copy_interrupts_both_sides(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(NotFound):  # the manifest comes without what the jobs would have copied
         copy(source, "v1", destination, "v1")
     assert given == [source, destination]
+
+
+def test_a_client_is_of_use_again_when_its_threads_have_ended(
+    server: FakeServer, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    server.answer = lambda request: Answer(200, b'{"tags": ["v1"]}')
+    monkeypatch.setattr("airflow_provider_kitops.oci.parallel.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_all([lambda stop: repository.tags()], 2, [repository])
+    assert repository.tags() == ["v1"]
+
+
+def never(connection: socket.socket, over: threading.Event) -> None:
+    over.wait()
+
+
+@pytest.mark.parametrize("settings", [{"plain_http": False}, {"plain_http": True}], ids=["handshake", "answer"])
+def test_a_connection_that_is_being_made_is_ended_too(settings: dict[str, bool]) -> None:
+    with talking(never) as host:
+        repository = repository_of(FakeServer(host), **settings)
+        assert ended_by_an_interrupt(repository, lambda: repository.tags()) < 10
+
+
+def test_a_connection_that_is_made_after_the_cut_is_ended() -> None:
+    wire = _wire.Wire()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        wire.cut()
+        wire.add(one)
+        assert one.recv(1) == b""
+        wire.mend()
+        other = socket.create_connection(listener.getsockname())
+        wire.add(other)
+        accepted = [listener.accept()[0] for _ in range(2)]
+        accepted[1].sendall(b"x")
+        assert other.recv(1) == b"x"
+        for each in (one, other, *accepted):
+            each.close()
+
+
+def test_no_log_shows_a_signature_or_what_is_sent_in_place_of_headers(caplog: pytest.LogCaptureFixture) -> None:
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nforged\x1b[31m line\r\n\r\n")
+
+    caplog.set_level("DEBUG")
+    with talking(talk) as host:
+        client = repository_of(FakeServer(host))._client
+        with pytest.raises(NotFound):
+            client.send("GET", "/v2/x?signature=s3cret", doing="find x", scope="")
+    assert "/v2/x?" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert "forged" not in caplog.text
