@@ -7,6 +7,7 @@ anchored at the context, a pattern that matches a directory covers all below it,
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -137,9 +138,29 @@ def _expression(pattern: str) -> str:
             index += 1
         else:
             out.append(re.escape(character))
-    # Wildcards that follow their like add nothing, and each would multiply the time of a match that fails.
-    once = (piece for piece, before in zip(out, ["", *out], strict=False) if piece != before or piece not in _WILDCARDS)
-    return "".join(once)
+    return _quick(out)
+
+
+def _quick(pieces: Sequence[str]) -> str:
+    """The expression without the many ways to match the same, which would multiply the time of a match that fails.
+
+    Wildcards that follow their like add nothing. And what stands between two asterisks of one name may as well be found
+    at its first place: what comes behind it is left to the second one.
+    """
+    pieces = [
+        piece
+        for piece, before in zip(pieces, ["", *pieces], strict=False)
+        if piece != before or piece not in _WILDCARDS
+    ]
+    stars = [at for at, piece in enumerate(pieces) if piece in _WILDCARDS]
+    out = list(pieces)
+    for at, following in itertools.pairwise(stars):
+        # A slash, which a class may match too, would be out of the second one's reach.
+        same_name = not any(re.fullmatch(piece, "/") for piece in pieces[at + 1 : following])
+        if pieces[at] == pieces[following] == _PART and same_name:
+            out[at] = f"(?>{_PART}?"
+            out[following - 1] += ")"
+    return "".join(out)
 
 
 def _special(text: str) -> bool:

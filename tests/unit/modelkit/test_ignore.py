@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from airflow_provider_kitops.modelkit import ignore
 from airflow_provider_kitops.modelkit.ignore import IgnoreRules, read_patterns, read_rules
 from airflow_provider_kitops.oci.errors import InvalidInput
 
@@ -68,6 +72,9 @@ def test_wildcards_in_a_row_take_no_longer_than_one() -> None:
     assert not IgnoreRules(["**********x**********"]).matches("/" * 94)
     assert not IgnoreRules(["*" * 40 + "x", "[*][*]y"]).matches("a" * 5000)
     assert IgnoreRules(["[*][*]y"]).matches("**y")
+    for pattern in ("**/*a*a*a*a*a*a*a*ab", "d/?*?*?*?*?*?*?*?*b", "d/[a]*[a]*[a]*[a]*[a]*[a]*[a]*b"):
+        assert not IgnoreRules([pattern]).matches("a" * 200)
+        assert not IgnoreRules([pattern]).matches("d/" + "a" * 200)
     assert time.process_time() - before < 1
 
 
@@ -84,3 +91,15 @@ def test_kitfiles_at_the_root_cannot_be_taken_back_in(tmp_path: Path) -> None:
     assert rules.matches(".kitignore")
     assert rules.matches("a.tmp")
     assert not rules.matches("sub/Kitfile")
+
+
+pieces = st.sampled_from(["a", "b", "*", "*", "?", "/", "**", "[ab]", "[^a]", "[+-9]"])
+
+
+@given(st.lists(pieces, min_size=1, max_size=9).map("".join), st.text("aab/", min_size=1, max_size=9))
+@example("*[^a]*", "ab/a")
+def test_what_makes_matching_quick_changes_nothing(pattern: str, path: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ignore, "_quick", "".join)
+        plain = ignore._expression(pattern)
+    assert bool(re.fullmatch(ignore._expression(pattern), path)) == bool(re.fullmatch(plain, path))
