@@ -123,9 +123,14 @@ class S3:
         self._wire = Wire()
 
     def interrupt(self) -> None:
-        """End everything under way in other threads, at once and for good; ``Interrupted`` is raised there."""
+        """End everything under way in other threads, at once; ``Interrupted`` is raised there, until ``resume``."""
         self._interrupted.set()
         self._wire.cut()
+
+    def resume(self) -> None:
+        """Be of use again."""
+        self._wire.mend()
+        self._interrupted.clear()
 
     def find(self, wanted: Wanted) -> Found:
         """Ask for the size of an object.
