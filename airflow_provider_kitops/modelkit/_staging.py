@@ -135,17 +135,23 @@ class Stage:
             if inside:
                 with _alone(directory):
                     _recover(directory)
+            else:  # stages beside it that nobody works on any longer; none has moved anything
+                _recover(directory)
             self.root = Path(
                 tempfile.mkdtemp(prefix=STAGE_MARK, dir=directory)
                 if inside
                 else tempfile.mkdtemp(prefix=f".{directory.name}{STAGE_MARK}", dir=directory.parent)
             )
-            # Locked before it has its name: who finds it unlocked may take it for that of a killed process.
-            self._lock_file = os.open(self.root / "lock.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
-            (self.root / "lock.new").rename(self.root / "lock")
-            self.tree = self.root / "tree"
-            self.tree.mkdir()
+            try:
+                # Locked before it has its name: who finds it unlocked may take it for that of a killed process.
+                self._lock_file = os.open(self.root / "lock.new", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+                (self.root / "lock.new").rename(self.root / "lock")
+                self.tree = self.root / "tree"
+                self.tree.mkdir()
+            except BaseException:
+                _remove(self.root)
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,7 +197,8 @@ class Stage:
                 if not self.overwrite and not self.ignore_existing:
                     raise Conflict(
                         f"{name} is in the ModelKit and in the one that it is based on.",
-                        hint="Overwrite or keep existing files, or unpack the two into different directories.",
+                        hint="Overwrite or keep existing files (-o or -i; overwrite=True or ignore_existing=True), "
+                        "or unpack the two into different directories.",
                     )
             if before is None or self.overwrite:
                 self._claim(name, order[0], directory=False)
@@ -326,7 +333,9 @@ class Stage:
             return False
         if not self.overwrite:
             raise Conflict(
-                f"{place} already exists.", hint="Overwrite or keep existing files, or name another directory."
+                f"{place} already exists.",
+                hint="Overwrite or keep existing files (-o or -i; overwrite=True or ignore_existing=True), or name "
+                "another directory.",
             )
         if not stat.S_ISREG(theirs.st_mode):
             raise Conflict(f"{place} exists and is not a regular file.")

@@ -379,3 +379,28 @@ def test_of_two_that_unpack_at_once_into_one_directory_one_finds_the_other_in_it
         failures = [future.exception() for future in ended]
         assert [type(failure) for failure in failures if failure] == [Conflict]
         assert len({path.read_text() for path in (out / "w").iterdir()}) == 1
+
+
+def test_what_a_killed_process_left_beside_a_new_directory_goes(kit: MemoryTarget, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    killed = os.fork()
+    if killed == 0:
+        with Stage(out, overwrite=False, ignore_existing=False) as stage:
+            (stage.tree / "half").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    assert [path.name for path in out.parent.iterdir() if path.name.startswith(".out")] != []
+    with Stage(out, overwrite=False, ignore_existing=False) as living:  # is at work, and stays
+        unpack(kit, "v1", out)
+        assert {path.name for path in out.parent.iterdir()} == {living.root.name, "out"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_stage_that_cannot_be_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("airflow_provider_kitops.modelkit._staging.fcntl.flock", refused)
+    with pytest.raises(StorageError), Stage(tmp_path / "out", overwrite=False, ignore_existing=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
