@@ -18,7 +18,7 @@ from airflow_provider_kitops._cli.options import (
     path,
     unreadable,
 )
-from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session
+from airflow_provider_kitops._cli.session import DEFAULT_TAG, Session, spoken
 from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
@@ -57,13 +57,14 @@ def add_verbs(verbs: Verbs) -> None:
         default="tar",
         help="raw = each layer is one file as it is (default: tar)",
     )
-    pack.add_argument(
+    form = pack.add_mutually_exclusive_group()
+    form.add_argument(
         "--format",
         choices=get_args(ManifestFormat),
         default="modelkit",
         help="form of the manifest (default: modelkit, as kit writes it today)",
     )
-    pack.add_argument(
+    form.add_argument(
         "--use-model-pack",
         dest="format",
         action="store_const",
@@ -139,7 +140,7 @@ def _pack(session: Session, options: argparse.Namespace) -> int:
         return 0
     answer = describe(target, reference, made.descriptor, tags)
     named = "; ".join([*([", ".join(tags)] if tags else []), size_text(answer["size"])])
-    session.answer(answer, f"packed {answer['reference']} ({named})")
+    session.answer(answer, f"packed {spoken(answer)} ({named})")
     return 0
 
 
@@ -209,8 +210,8 @@ def _unpack(session: Session, options: argparse.Namespace) -> int:
         )
     some = Filters.parse(options.filter).selects(kit, include_remote=options.include_remote)
     answer = describe(target, reference, kit.descriptor, directory=str(options.dir), unpacked=some)
-    said = f"unpacked {answer['reference']} into {options.dir}"
-    session.answer(answer, said if some else f"nothing unpacked: nothing in {answer['reference']} passes the filters")
+    said = f"unpacked {spoken(answer)} into {options.dir}"
+    session.answer(answer, said if some else f"nothing unpacked: nothing in {spoken(answer)} passes the filters")
     return 0
 
 
@@ -238,14 +239,16 @@ def _pull(session: Session, options: argparse.Namespace) -> int:
     destination = options.destination or _without_registry(options.source).partition("@")[0]
     if _is_in_registry(destination):
         raise InvalidReference(f"{destination!r} is in a registry; pull gives to the local layout.", hint="Use copy.")
-    return _transfer(session, options, options.source, destination, "pulled")
+    return _transfer(session, options, options.source, destination, "pulled", "received")
 
 
 def _copy(session: Session, options: argparse.Namespace) -> int:
     return _transfer(session, options, options.source, options.destination, "copied")
 
 
-def _transfer(session: Session, options: argparse.Namespace, source: str, destination: str, done: str) -> int:
+def _transfer(
+    session: Session, options: argparse.Namespace, source: str, destination: str, done: str, moved: str = "sent"
+) -> int:
     from airflow_provider_kitops.oci.copy import copy
 
     # Both stores are opened, and what was typed is checked, before anything is sent anywhere.
@@ -265,7 +268,8 @@ def _transfer(session: Session, options: argparse.Namespace, source: str, destin
     answer = describe(
         target, given, result.descriptor, tags, copied=result.copied, skipped=result.skipped, mounted=result.mounted
     )
-    session.answer(answer, f"{done} {answer['reference']} ({size_text(result.copied)} sent)")
+    named = ", ".join(tags) or "without a tag"
+    session.answer(answer, f"{done} {spoken(answer)} ({named}; {size_text(result.copied)} {moved})")
     return 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import Verbs, add_label, add_verb, pairs
-from airflow_provider_kitops._cli.session import Session, shown
+from airflow_provider_kitops._cli.session import Session, shown, spoken
 from airflow_provider_kitops.oci.description import describe
 from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.oci.progress import size_text
@@ -33,7 +33,9 @@ def add_verbs(verbs: Verbs) -> None:
     )
     info = add_verb(verbs, "info", _info, "print the Kitfile of a ModelKit")
     info.add_argument("reference", metavar="REF")
-    info.add_argument("-f", "--field", metavar="PATH", help="only this field, such as .model.parts[0].name")
+    info.add_argument(
+        "-f", "--field", type=_field, metavar="PATH", help="only this field, such as .model.parts[0].name (. = all)"
+    )
     add_label(info)
     inspect = add_verb(
         verbs, "inspect", _inspect, "print the manifest and the config of a ModelKit, or what an index holds"
@@ -128,12 +130,14 @@ def _diff(session: Session, options: argparse.Namespace) -> int:
     ]
     found = diff(*kits)
     names = [str(side[1].at(kit.descriptor.digest)) for side, kit in zip(sides, kits, strict=True)]
+    said = [spoken({"reference": name}) for name in names]
     answer: dict[str, Any] = {"old": names[0], "new": names[1], **found.to_json()}
-    lines = [f"--- {names[0]}", f"+++ {names[1]}"]
+    lines = [f"--- {said[0]}", f"+++ {said[1]}"]
     for each in answer["layers"]:
-        lines.append(f"{_mark(each)} {each['kind']} {shown(str(each['path']))}: {each['old']} -> {each['new']}")
+        digests = f"{each['old'] or 'none'} -> {each['new'] or 'none'}"
+        lines.append(f"{_mark(each)} {each['kind']} {shown(str(each['path']))}: {digests}")
     for each in answer["fields"]:
-        lines.append(f"{_mark(each)} {shown(each['path'])}: {_text(each['old'])} -> {_text(each['new'])}")
+        lines.append(f"{_mark(each)} {shown(each['path'])}: {_side(each['old'])} -> {_side(each['new'])}")
     if options.files:
         old, new = sides[0][2], sides[1][2]
         with session.progress() as hook:
@@ -141,8 +145,15 @@ def _diff(session: Session, options: argparse.Namespace) -> int:
         answer["files"] = [asdict(file) for file in files]
         for each in answer["files"]:
             lines.append(f"{_mark(each)} {shown(each['path'])}: {_state(each['old'])} -> {_state(each['new'])}")
-    session.answer(answer, "\n".join(lines) if found else f"{names[0]} and {names[1]} hold the same")
+    session.answer(answer, "\n".join(lines) if found else f"{said[0]} and {said[1]} hold the same")
     return DIFFERENT if found else 0
+
+
+def _field(text: str) -> str:
+    """The path that was given. An empty one, of a variable that is not set, would mean the whole Kitfile."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; . means the whole Kitfile")
+    return text
 
 
 def _mark(change: dict[str, Any]) -> str:
@@ -150,7 +161,15 @@ def _mark(change: dict[str, Any]) -> str:
 
 
 def _state(state: dict[str, Any] | None) -> str:
-    return "none" if state is None else f"{state['digest']} ({size_text(state['size'])}, mode {state['mode']:o})"
+    if state is None:
+        return "none"
+    if not state["digest"]:
+        return f"directory, mode {state['mode']:o}"
+    return f"{state['digest']} ({size_text(state['size'])}, mode {state['mode']:o})"
+
+
+def _side(value: Any) -> str:
+    return "none" if value is None else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -119,14 +119,15 @@ def of_side(options: argparse.Namespace, side: str) -> dict[str, Any]:
 def pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
     """What ``KEY=VALUE`` flags say.
 
-    :raises InvalidInput: one of them is not of that form.
+    :raises InvalidInput: one of them is not of that form, or two give one key different values.
     """
-    found = {}
+    found: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise InvalidInput(f"{flag} {text!r} is not KEY=VALUE.")
-        found[key] = value
+        if found.setdefault(key, value) != value:
+            raise InvalidInput(f"{flag} gives {key!r} two values: {found[key]!r} and {value!r}.")
     return found
 
 
@@ -170,14 +171,20 @@ def unreadable(file: Path, error: OSError) -> InvalidInput:
 
 def seconds(text: str) -> float:
     """A time to wait: finite, and above 0."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return value

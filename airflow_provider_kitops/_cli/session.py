@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops._cli.options import of_registry, of_side, words
 from airflow_provider_kitops.oci.errors import InvalidInput
-from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.reference import UNNAMED, Reference
 from airflow_provider_kitops.oci.tagging import DEFAULT_MUTABLE_TAGS, split_reference
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ class Session:
         """Print the result: ``data`` as one JSON object with ``--json``, else ``text``."""
         out = json.dumps(data, ensure_ascii=False, allow_nan=False) if self._options.json else text
         sys.stdout.write("\n".join(shown(line) for line in out.rstrip("\n").split("\n")) + "\n")
+
+
+def spoken(answer: Mapping[str, Any]) -> str:
+    """The reference of an answer, for people: what has no name goes by its digest."""
+    return str(answer["reference"]).removeprefix(f"{UNNAMED}@")
 
 
 def shown(text: str) -> str:

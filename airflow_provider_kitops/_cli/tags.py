@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from airflow_provider_kitops._cli.options import Verbs, add_verb
-from airflow_provider_kitops._cli.session import Session
+from airflow_provider_kitops._cli.session import Session, spoken
 from airflow_provider_kitops.oci.description import describe, described
 from airflow_provider_kitops.oci.errors import InvalidReference
-from airflow_provider_kitops.oci.reference import Reference
+from airflow_provider_kitops.oci.reference import Reference, shown
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -49,13 +49,18 @@ def _tag(session: Session, options: argparse.Namespace) -> int:
         )
     retag(target, descriptor, destination, tags, mutable_tags=session.mutable_tags, concurrency=options.concurrency)
     answer = describe(destination, given, descriptor, tags)
-    session.answer(answer, f"tagged {answer['reference']} as {', '.join(tags)}")
+    session.answer(answer, f"tagged {spoken(answer)} as {', '.join(tags)}")
     return 0
 
 
 def _untag(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.oci.removal import untag
 
+    if "@" in options.reference:
+        raise InvalidReference(
+            f"{shown(options.reference)!r} names a digest, and only tags are taken away here.",
+            hint="Write repository:tag[,tag…]. To remove the ModelKit itself: modelkit remove.",
+        )
     _, reference, target, tags = session.destination(options.reference, default=())
     if not tags:
         raise InvalidReference(f"{options.reference!r} names no tag.", hint="Write repository:tag.")
@@ -68,6 +73,11 @@ def _untag(session: Session, options: argparse.Namespace) -> int:
 def _remove(session: Session, options: argparse.Namespace) -> int:
     from airflow_provider_kitops.oci.removal import remove
 
+    if "," in options.reference:
+        raise InvalidReference(
+            f"{shown(options.reference)!r} names more than one tag; one ModelKit is removed at a time.",
+            hint="Write repository:tag or repository@sha256:…. To take several tags away: modelkit untag.",
+        )
     if not Reference.parse(options.reference).selector:
         # Nothing is ever removed by a default.
         raise InvalidReference(f"{options.reference!r} names neither tag nor digest.", hint="Write repository:tag.")
@@ -75,7 +85,7 @@ def _remove(session: Session, options: argparse.Namespace) -> int:
     done = remove(target, reference, force=options.force)
     answer = described(reference, done.descriptor, done.tags, size=done.size, removed=done.removed)
     if done.removed:
-        said = f"removed {answer['reference']}"
+        said = f"removed {spoken(answer)}"
     else:
         said = f"untagged {reference}; {', '.join(done.tags)} still names {done.descriptor.digest}"
     session.answer(answer, said)

@@ -170,5 +170,6 @@ def carriable(name: str) -> None:
     if ".." in name:
         raise UnsafePath(
             f"The name {name} holds '..', which kit leaves out when packing and refuses when unpacking.",
-            hint="Rename the file, or list it in .kitignore.",
+            hint="Rename the file, list it in .kitignore, or leave such files out: --skip-two-dots, "
+            "skip_two_dots=True.",
         )

@@ -39,7 +39,7 @@ def parse_path(path: str) -> list[str | int]:
     :raises InvalidInput: it is no such path.
     """
     found: list[str | int] = []
-    position = 0
+    position = len(path) if path == "." else 0
     while position < len(path):
         match = _STEP.match(path, position)
         if match is None or (found and match[1] and not match[0].startswith(".")):
@@ -48,6 +48,4 @@ def parse_path(path: str) -> list[str | int]:
             )
         found.append(match[1] if match[1] else int(match[2]))
         position = match.end()
-    if not found and path not in ("", "."):
-        raise InvalidInput(f"{path!r} is no path of a field.")
     return found

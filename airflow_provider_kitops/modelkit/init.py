@@ -149,17 +149,25 @@ def suggest_kitfile(directory: Path, package: Package | None = None) -> Kitfile:
     """
     if not directory.is_dir():
         raise InvalidInput(f"{directory} is not a directory.", hint="Name the directory that is to be packed.")
-    files = sorted(_files(directory, read_rules(directory)), key=lambda file: file.path.encode("utf-8", "replace"))
+    links: list[str] = []
+    files = sorted(
+        _files(directory, read_rules(directory), links), key=lambda file: file.path.encode("utf-8", "replace")
+    )
     if not files:
         raise InvalidInput(
             f"{directory} holds no file that can be packed.",
-            hint="Symbolic links are not packed: copy the files they point to (cp -L).",
+            hint="Symbolic links are not packed: copy the files they point to (cp -L)."
+            if links
+            else "Put there what is to be packed; .kitignore may leave files out.",
         )
     return _Suggestion(directory, files).kitfile(package or Package())
 
 
-def _files(root: Path, rules: IgnoreRules) -> Iterator[_File]:
-    links: list[str] = []
+def _files(root: Path, rules: IgnoreRules, links: list[str]) -> Iterator[_File]:
+    """The files that can be packed.
+
+    :param links: what else there is, and cannot, is added here.
+    """
     leftovers: list[str] = []
     pending = [""]
     while pending:

@@ -80,17 +80,17 @@ class Reference:
             return cls("", UNNAMED, digest=text)
         if _CUT.fullmatch(text):
             raise InvalidReference(f"Malformed digest {text!r}.", hint=_DIGEST)
-        if "://" in text:
-            raise InvalidReference(
-                "A registry is written without scheme.",
-                hint="Write host[:port]/repository. For one without TLS there is --plain-http, or plain_http of the "
-                "connection.",
-            )
         rest, at, digest = text.partition("@")
         if at and not is_digest(digest):
             raise InvalidReference(
                 f"Malformed digest in {shown(text)!r}.",
                 hint=f"{_DIGEST} Credentials do not belong before the @.",
+            )
+        if "://" in rest:
+            raise InvalidReference(
+                "A registry is written without scheme.",
+                hint="Write host[:port]/repository. For one without TLS there is --plain-http, or plain_http of the "
+                "connection.",
             )
         first, slash, remainder = rest.partition("/")
         registry = ""

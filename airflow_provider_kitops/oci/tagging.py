@@ -74,8 +74,8 @@ def tags_to_set(target: Target, descriptor: Descriptor, tags: Tags, *, mutable: 
         if not is_mutable(tag, mutable):
             raise Conflict(
                 f"Tag {tag} of {target.name} names {current.digest} and may not be moved to {descriptor.digest}.",
-                hint=f"Choose another tag. Only tags like {', '.join(mutable) or '(none)'} may move: --mutable-tags, or "
-                "mutable_tags of the connection, says which.",
+                hint=f"Choose another tag. Only tags like {', '.join(mutable) or '(none)'} may move: --mutable-tags, "
+                "or mutable_tags of the connection, says which.",
             )
         missing.append(tag)
     return tuple(missing)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kitops.hooks._arguments import settings_of
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
-from airflow_provider_kitops.oci.errors import InvalidReference
+from airflow_provider_kitops.oci.errors import InvalidInput, InvalidReference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
 
 if TYPE_CHECKING:
@@ -61,6 +61,10 @@ class KitInfoOperator(_ReadOperator):
         from airflow_provider_kitops.modelkit.fields import field_of
         from airflow_provider_kitops.modelkit.modelkit import ModelKit
 
+        if self.field == "":
+            raise InvalidInput(
+                "field is empty, as a template makes it of nothing.", hint="Give a path, or None for all."
+            )
         with self.hook.store() as store:
             pinned, target, labels = self._where(store)
             kit = ModelKit.read(target, pinned.digest, labels)

@@ -34,7 +34,7 @@ class KitUnpackOperator(KitopsBaseOperator):
     :param labels: which ModelKit to take, where the reference names an index of several (templated).
     :param parents: first unpack the model of the ModelKit that this one's Kitfile names as its base.
     :param kitops_conn_id: where to unpack from (templated).
-    :return: the reference dictionary, with the ``directory``, and ``unpacked``: false if no part of it passes the filters.
+    :return: the reference dictionary, with the ``directory``, and ``unpacked``: false if nothing passes the filters.
     """
 
     template_fields: Sequence[str] = ("reference", "directory", "filters", "labels", "kitops_conn_id")

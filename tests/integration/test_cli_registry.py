@@ -147,7 +147,9 @@ def test_a_password_opens_and_a_wrong_one_does_not(modelkit, private_registry):
 
 def test_login_keeps_what_works_and_later_commands_use_it(modelkit, private_registry, tmp_path):
     login = ("login", private_registry.host, "-u", USERNAME, "--password-stdin", "--plain-http")
-    assert "hunter2" not in error_of(modelkit(*login, stdin="hunter2", code=4))
+    refused = error_of(modelkit(*login, stdin="hunter2", code=4))
+    assert "hunter2" not in refused
+    assert "reach" not in refused
     config = tmp_path / "home" / ".docker" / "config.json"
     assert not config.exists()
     done = modelkit(*login, stdin=PASSWORD)

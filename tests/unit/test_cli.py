@@ -135,7 +135,9 @@ def test_unpack_over_a_file_needs_to_be_told(modelkit, tmp_path):
     modelkit.pack("weights", "demo/model:v1")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.bin").write_text("mine")
-    assert "already exists" in error_of(modelkit("unpack", "demo/model:v1", "-d", "out", code=5))
+    told = error_of(modelkit("unpack", "demo/model:v1", "-d", "out", code=5))
+    assert "already exists" in told
+    assert "-o or -i; overwrite=True or ignore_existing=True" in told
     assert (tmp_path / "out" / "model.bin").read_text() == "mine"
     modelkit("unpack", "demo/model:v1", "-d", "out", "--overwrite")
     assert (tmp_path / "out" / "model.bin").read_text() == "weights"

@@ -42,6 +42,7 @@ def test_a_field_is_found_by_its_path() -> None:
     assert field_of(kitfile, "datasets[1].path") == "data/valid.csv"
     assert field_of(kitfile, "model.parameters") == {"rank": 8, "rate": 0.0001}
     assert field_of(kitfile, "package.authors[1]") == "Grace"
+    assert field_of(Kitfile(), ".") == field_of(Kitfile(), "")
     assert field_of(Kitfile(), "") == {"manifestVersion": "1.0.0", "package": {}}
 
 

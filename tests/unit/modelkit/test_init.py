@@ -142,6 +142,8 @@ def test_a_folder_of_links_or_nothing_is_refused_with_the_remedy(tmp_path: Path)
     with pytest.raises(InvalidInput, match="not a directory"):
         suggest_kitfile(tmp_path / "nowhere")
     (tmp_path / "in").mkdir()
+    with pytest.raises(InvalidInput, match=r"holds no file that can be packed\. Put there"):
+        suggest_kitfile(tmp_path / "in")
     (tmp_path / "in/link").symlink_to("/etc/hostname")
     with pytest.raises(InvalidInput, match="cp -L"):
         suggest_kitfile(tmp_path / "in")

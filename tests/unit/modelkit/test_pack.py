@@ -296,6 +296,11 @@ def test_a_name_too_many_levels_deep_is_refused(layout: Layout, write: Write) ->
         pack(context, MODEL, layout)
 
 
+def test_a_name_with_two_dots_is_refused_with_the_ways_out(layout: Layout, write: Write) -> None:
+    with pytest.raises(UnsafePath, match=r"w/b\.\.c holds '\.\.'.*--skip-two-dots, skip_two_dots=True"):
+        pack(write({"w/b..c": "1"}), MODEL, layout)
+
+
 def test_ignored_names_with_two_dots_are_no_error(layout: Layout, write: Write) -> None:
     context = write({"w/a": "1", "w/b..c": "2", ".kitignore": "**/*..*\n"})
     assert names(layout, pack(context, MODEL, layout), 0) == ["w", "w/a"]
