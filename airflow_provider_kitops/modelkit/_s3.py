@@ -7,6 +7,7 @@ asked for; the bytes count for nothing unless they have the digest that the Kitf
 from __future__ import annotations
 
 import hashlib
+import logging
 import posixpath
 import re
 import threading
@@ -50,7 +51,13 @@ _CREDENTIALS = frozenset(
 _BUSY = frozenset(["SlowDown", "Throttling", "RequestLimitExceeded"])
 _CHECK_CREDENTIALS = "Check the credentials where boto3 looks for them: AWS_ACCESS_KEY_ID, AWS_PROFILE, a role."
 _TIMEOUT = 60  # seconds
+# What botocore logs for its developers holds session tokens and signatures.
+_TELLTALES = ("botocore.auth", "botocore.endpoint", "botocore.hooks", "botocore.parsers", "botocore.retries.standard")
 _POLICY = RetryPolicy()
+
+
+def _no_details(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,8 @@ class S3:
             connect_timeout=_TIMEOUT,
             read_timeout=_TIMEOUT,
         )
+        for name in _TELLTALES:
+            logging.getLogger(name).addFilter(_no_details)
         with self.errors("reach S3"):
             client = Session().client("s3", config=config)
         # botocore gives no public way to its connections. Where they are kept elsewhere, a wait ends by its timeout.

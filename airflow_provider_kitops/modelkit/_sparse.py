@@ -23,12 +23,19 @@ from airflow_provider_kitops.oci.errors import LimitExceeded, VerificationFailed
 
 #: Most pieces of one file; they need 1 MiB of memory.
 MAX_PIECES = 65_536
-#: All of a hole that is as long comes as this very object, so that who writes a file can leave it out.
-HOLE = bytes(1024 * 1024)
 _MAX_SIZE = 2**63 - 1
 _PREFIX = "GNU.sparse."
 _NUMBER = re.compile(rb"[0-9]{1,19}")
 _OLD_GNU_MAGIC = b"ustar  \0"
+
+
+class Hole(bytes):
+    """The zeros of a hole, or of a part of it: who writes a file can leave them out."""
+
+
+# Shorter holes take a block of the disk anyway.
+_SHORTEST = 4096
+_FULL = Hole(1024 * 1024)
 
 
 class SparseFile(NamedTuple):
@@ -57,11 +64,11 @@ class SparseFile(NamedTuple):
 
 
 def _zeros(size: int) -> Iterator[bytes]:
-    while size >= len(HOLE):
-        yield HOLE
-        size -= len(HOLE)
+    while size >= len(_FULL):
+        yield _FULL
+        size -= len(_FULL)
     if size:
-        yield bytes(size)
+        yield Hole(size) if size >= _SHORTEST else bytes(size)
 
 
 def is_sparse(records: Mapping[str, bytes]) -> bool:

@@ -47,7 +47,7 @@ def read_entries(
 ) -> Iterator[tuple[TarEntry, Iterator[bytes]]]:
     """The entries of a tar stream, each with its content, which must be used up before the next.
 
-    Sparse files come with their holes, of which each full mebibyte is the object ``_sparse.HOLE``.
+    Sparse files come with their holes, as ``_sparse.Hole``.
 
     :param read: gives up to so many bytes, and empty bytes only at the end.
     :param label: what to call the stream in messages.

@@ -13,7 +13,7 @@ from pathlib import Path
 from airflow_provider_kitops.modelkit import _s3
 from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit._reading import read_layer
-from airflow_provider_kitops.modelkit._sparse import HOLE
+from airflow_provider_kitops.modelkit._sparse import Hole
 from airflow_provider_kitops.modelkit._staging import Stage
 from airflow_provider_kitops.modelkit._untar import safe_name
 from airflow_provider_kitops.modelkit.filters import Filters, content_of
@@ -208,7 +208,7 @@ def _write_content(descriptor: int, content: Iterable[bytes], size: int, path: P
     for data in content:
         # Not around the loop: where the content comes from, and the hook that is told of it, have errors of their own.
         with storage_errors("write", path):
-            hole = data is HOLE
+            hole = isinstance(data, Hole)
             if hole:
                 os.lseek(descriptor, len(data), os.SEEK_CUR)
             else:

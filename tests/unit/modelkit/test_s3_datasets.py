@@ -369,3 +369,16 @@ def test_it_is_one_of_the_files_of_its_modelkit(layout: Layout, write: Write, tm
     kitfile = Kitfile(code=(Code(path="in/train.bin"),), datasets=(dataset("in/"),))
     pack(write({"in/train.bin": "layer"}), kitfile, layout, "latest")
     assert "more than once" in refused(VerificationFailed, layout, tmp_path / "twice")
+
+
+def test_no_log_shows_a_session_or_a_signature(
+    proxy: FakeServer, layout: Layout, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-token")
+    packed(layout, write, dataset())
+    caplog.set_level(0)
+    assert fetch(layout, tmp_path / "out")["in/train.bin"] == CONTENT
+    assert any("X-Amz-Security-Token" in request.headers for request in proxy.requests)
+    assert "botocore" in {record.name.partition(".")[0] for record in caplog.records}
+    for secret in (SECRET, "a-session-token", "Signature="):
+        assert secret not in caplog.text

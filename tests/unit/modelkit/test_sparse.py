@@ -345,6 +345,16 @@ def test_holes_count_like_other_bytes(form: str, layout: Layout, tmp_path: Path)
     unpack(layout, kit.digest, tmp_path / "out", limits=Limits(bytes=8 * MEBI + 64 * 1024))
 
 
+def test_many_holes_take_no_room_on_the_disk_either(layout: Layout, tmp_path: Path) -> None:
+    pieces = [(at * MEBI, 1) for at in range(1, 200)]
+    kit = push_kit(layout, MODEL, [MAKERS["pax-1.0"](200 * MEBI, pieces, b"x" * len(pieces))])
+    unpack(layout, kit.digest, tmp_path / "out", ["model"])
+    place = tmp_path / "out" / "w" / "a"
+    assert place.stat().st_size == 200 * MEBI
+    assert place.stat().st_blocks * 512 < 4 * MEBI
+    assert place.read_bytes().count(b"x") == len(pieces)
+
+
 @every_form
 def test_a_large_hole_takes_no_room_on_the_disk(form: str, layout: Layout, tmp_path: Path) -> None:
     kit = push_kit(layout, MODEL, [MAKERS[form](2**36, [(2**35 + 1, 3)], b"abc")])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.modelkit import _sparse, _staging, _untar
+from airflow_provider_kitops.modelkit import _staging, _untar
 from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Docs, Kitfile, Model, ModelPart, Package
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import Limits, unpack
@@ -472,7 +472,7 @@ def test_a_full_disk_while_writing_leaves_nothing(
 def test_a_hole_beyond_what_the_file_system_takes_leaves_nothing(
     refusing: str, layout: Layout, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = 3 * len(_sparse.HOLE)
+    size = 3 * 1024 * 1024
     holes = {"GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,0"}
     kit = push_kit(layout, MODEL, [tar_of(member("w/a", pax_headers=holes))])
 
