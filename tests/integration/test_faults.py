@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kitops.oci import _wire
+from airflow_provider_kitops.oci import _uploads
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.copy import copy
 from airflow_provider_kitops.oci.descriptor import Descriptor
@@ -74,8 +75,10 @@ def pieces(data: bytes) -> Callable[[], Iterator[bytes]]:
 @pytest.mark.parametrize("known", [True, False], ids=["put", "patch"])
 @pytest.mark.parametrize("place", PLACES)
 def test_an_upload_that_breaks_is_sent_again(
-    repository: Repository, proxy: Proxy, data: bytes, place: str, known: bool, reset: bool
+    repository: Repository, proxy: Proxy, data: bytes, place: str, known: bool, reset: bool, monkeypatch
 ) -> None:
+    # What is known goes with the closing PUT, if it is small.
+    monkeypatch.setattr(_uploads, "_AT_ONCE", 2 * SIZE)
     proxy.rule = once(Fault(cut_request=PLACES[place], reset=reset), with_body)
     blob = Descriptor.of(LAYER, data)
     assert repository.push(blob if known else LAYER, pieces(data)) == blob

@@ -22,7 +22,7 @@ from tests.artifacts import put_artifact
 from tests.proxy import Fault, Proxy, Request
 from tests.registry import Registry
 from tests.unit.airflow.conftest import Connections, connections, context
-from tests.unit.airflow.test_cancel import ended
+from tests.unit.airflow.test_cancel import SOON, ended
 
 __all__ = ["connections", "context"]
 
@@ -81,7 +81,7 @@ def test_an_upload_to_a_silent_registry_ends_with_its_task(
 ) -> None:
     operator = operators[verb]()
     with going_silent(registry, connections, "PATCH") as (proxy, reached, _):
-        assert ended(operator, context, lambda: len(reached) == 2) < 2
+        assert ended(operator, context, lambda: len(reached) == 2) < SOON
         # What this registry does with it is another matter: it keeps an upload that broke, and cannot be told.
         assert set(reached) <= {each.path for each in proxy.seen("DELETE")}
         assert proxy.seen("PUT", "/manifests/") == []
@@ -100,7 +100,7 @@ def test_an_upload_that_goes_on_is_ended_in_order(
             on_kill()
 
         monkeypatch.setattr(operator, "on_kill", goes_on)
-        assert ended(operator, context, lambda: len(reached) == 2) < 2
+        assert ended(operator, context, lambda: len(reached) == 2) < SOON
         # One that was faster than the signal has come to its end.
         assert set(reached) <= {each.path for method in ("DELETE", "PUT") for each in proxy.seen(method)}
         (repository,) = {each.path.partition("/blobs/")[0].removeprefix("/v2/") for each in proxy.seen("POST")}
@@ -114,5 +114,5 @@ def test_a_pull_ends_with_its_task(registry: Registry, connections: Connections,
             put_artifact(store.target(repository), os.urandom(SIZE), os.urandom(SIZE), tag="v1")
         connections.set(host=proxy.host, extra={"plain_http": True})
         operator = KitPullOperator(task_id="pull", source=f"{repository}:v1", destination_layout=tmp_path)
-        assert ended(operator, context, lambda: len(reached) == 2) < 1.5
+        assert ended(operator, context, lambda: len(reached) == 2) < SOON
     assert Layout(tmp_path, repository).tags() == []

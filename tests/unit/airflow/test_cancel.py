@@ -24,6 +24,8 @@ from tests.unit.oci.fake_server import Answer, FakeServer, Request, fake_server
 
 from .conftest import Connections
 
+#: Seconds: about one is usual, a busy machine takes longer, and without the end a registry is waited for a minute.
+SOON = 10
 LAYERS = [bytes([number]) * 3_000_000 for number in range(3)]
 
 
@@ -81,7 +83,7 @@ def test_a_push_to_a_registry_that_goes_silent_ends_at_once_and_ends_its_uploads
     put_artifact(Layout(tmp_path, "demo/model"), *LAYERS, tag="v1")
     operator = KitPushOperator(task_id="push", source="demo/model:v1", source_layout=tmp_path)
     with registry(connections, taking_uploads) as server:
-        assert ended(operator, context, lambda: len(server.seen("PUT")) == 4) < 1.5
+        assert ended(operator, context, lambda: len(server.seen("PUT")) == 4) < SOON
         begun = {request.path for request in server.seen("PUT")}
         assert len(begun) == 4
         assert {request.path for request in server.seen("DELETE")} == begun
@@ -106,7 +108,7 @@ def test_a_pull_from_a_registry_that_goes_silent_ends_at_once_and_leaves_no_tag(
 
     operator = KitPullOperator(task_id="pull", source="demo/model:v1", destination_layout=tmp_path)
     with registry(connections, giving_a_part) as server:
-        assert ended(operator, context, lambda: len(server.seen("GET", "/blobs/")) == 4) < 1.5
+        assert ended(operator, context, lambda: len(server.seen("GET", "/blobs/")) == 4) < SOON
     assert Layout(tmp_path, "demo/model").tags() == []
 
 
@@ -120,7 +122,7 @@ def test_a_push_ends_at_once_also_where_the_main_thread_waits(
     put_artifact(Layout(tmp_path, "demo/model"), b"layer", tag="v1")
     operator = KitPushOperator(task_id="push", source="demo/model:v1", source_layout=tmp_path)
     with registry(connections, silent) as server:
-        assert ended(operator, context, lambda: bool(server.requests)) < 1.5
+        assert ended(operator, context, lambda: bool(server.requests)) < SOON
 
 
 def test_a_registry_that_does_not_even_answer_to_the_end_of_uploads_is_not_waited_for_long(
@@ -134,5 +136,5 @@ def test_a_registry_that_does_not_even_answer_to_the_end_of_uploads_is_not_waite
     put_artifact(Layout(tmp_path, "demo/model"), *LAYERS, tag="v1")
     operator = KitPushOperator(task_id="push", source="demo/model:v1", source_layout=tmp_path)
     with registry(connections, silent) as server:
-        assert ended(operator, context, lambda: len(server.seen("PUT")) == 4) < 4
+        assert ended(operator, context, lambda: len(server.seen("PUT")) == 4) < SOON
         assert len(server.seen("DELETE")) == 4
