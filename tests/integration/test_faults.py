@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kitops.oci import _wire
-from airflow_provider_kitops.oci import _uploads
+from airflow_provider_kitops.oci import _uploads, _wire
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.copy import copy
 from airflow_provider_kitops.oci.descriptor import Descriptor
