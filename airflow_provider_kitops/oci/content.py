@@ -201,9 +201,11 @@ class Reopened:
     """A ``Source`` that reads the content anew from ``target`` each time that it is asked to, from any place in it.
 
     :param on_chunk: called with the bytes read so far, starting anew whenever the reading does.
+    :ivar moved: bytes that the last reading took from ``target``.
     """
 
     def __init__(self, target: Target, descriptor: Descriptor, on_chunk: Callable[[int], None] | None = None) -> None:
+        self.moved = 0
         self._target = target
         self._descriptor = descriptor
         self._on_chunk = on_chunk
@@ -229,8 +231,10 @@ class Reopened:
             reader.close()
 
     def _chunks(self, reader: Readable, done: int) -> Iterator[bytes]:
+        self.moved = 0
         while data := reader.read(CHUNK):
             done += len(data)
+            self.moved += len(data)
             if self._on_chunk is not None:
                 self._on_chunk(done)
             yield data

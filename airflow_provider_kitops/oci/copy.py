@@ -152,8 +152,10 @@ def _copy_blob(source: Target, destination: Target, blob: Descriptor, tally: _Ta
         stop.check()
         tally.report("move", blob, done)
 
-    destination.push(blob, Reopened(source, blob, moved))
-    tally.add("move", blob, reported=blob.size > 0)
+    content = Reopened(source, blob, moved)
+    destination.push(blob, content)
+    # The rest was there from an earlier try, or somebody else has brought it meanwhile.
+    tally.add("move", blob, content.moved)
 
 
 class _Tally:
@@ -168,13 +170,17 @@ class _Tally:
         self._lock = threading.Lock()
         self.copied = self.skipped = self.mounted = 0
 
-    def add(self, action: _Action, content: Descriptor, *, reported: bool = False) -> None:
-        """Count content as done, and report that unless its bytes have been reported one by one."""
+    def add(self, action: _Action, content: Descriptor, moved: int | None = None) -> None:
+        """Count content as done, and report that unless its bytes have been reported one by one.
+
+        :param moved: how many of them were moved; the others were there. None = all, of what is moved at all.
+        """
+        share = content.size if moved is None else moved
         with self._lock:
-            self.copied += content.size if action == "move" else 0
-            self.skipped += content.size if action == "skip" else 0
+            self.copied += share if action == "move" else 0
+            self.skipped += content.size if action == "skip" else content.size - share
             self.mounted += content.size if action == "mount" else 0
-        if not reported:
+        if not moved:
             self.report(action, content, content.size)
 
     def report(self, action: _Action, content: Descriptor, done: int) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,24 @@ def test_a_full_disk_gets_its_room_back(layout: Layout, monkeypatch: pytest.Monk
     with pytest.raises(StorageError, match="full"):
         take(layout, Line())
     assert parts(layout) == []
+
+
+def test_a_copy_counts_what_was_there_already(layout: Layout, tmp_path: Path) -> None:
+    class Far:
+        """A layout that is a registry for all that the copy can see."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(near, name)
+
+        def fetch_from(self, descriptor: Descriptor, offset: int) -> Readable:
+            return Line().fetch_from(descriptor, offset)
+
+    near = Layout(tmp_path / "source", "demo/model")
+    manifest = put_artifact(near, DATA, tag="v1")
+    with pytest.raises(RegistryUnavailable):
+        take(layout, Line(cut=2_000_000))
+    result = copy(Far(), "v1", layout, "v1")  # type: ignore[arg-type]
+    assert (result.copied, result.skipped) == (manifest.size + len(DATA) - 2_000_000 + len(b'{"layers": 1}'), 2_000_000)
 
 
 def test_what_was_left_damaged_is_fetched_anew_by_itself(layout: Layout) -> None:
