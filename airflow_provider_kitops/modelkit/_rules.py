@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _PART_TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PART_TYPE_MAX = 64
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}")
+_BUCKET_MIN = 3
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -109,6 +112,8 @@ def _remote(kitfile: Kitfile) -> Iterator[BrokenRule]:
         elif remote.startswith("s3://"):
             if not dataset.remote_hash:
                 yield BrokenRule(where, f"{label} has an s3:// remotePath and needs a remoteHash")
+            if problem := _bad_object(remote):
+                yield BrokenRule(where, f"the remotePath {remote} of {label} {problem}")
         elif not is_modelkit_reference(remote):
             yield BrokenRule(where, f"the remotePath {remote} of {label} is neither s3:// nor a ModelKit reference")
         else:
@@ -124,6 +129,18 @@ def _remote(kitfile: Kitfile) -> Iterator[BrokenRule]:
                 yield BrokenRule(
                     use.where, f"the path {use.path} in {use.label} lies inside the remote ModelKit of {label}"
                 )
+
+
+def _bad_object(address: str) -> str | None:
+    """What keeps an ``s3://`` address from naming one object, which is what unpacking asks for."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if posixpath.basename(key) in ("", ".", ".."):
+        return "names no single object; write s3://bucket/key"
+    if len(bucket) < _BUCKET_MIN:
+        return f"has the bucket {bucket!r}, which is too short: buckets have {_BUCKET_MIN} letters or more"
+    if not _BUCKET.fullmatch(bucket):
+        return f"has the bucket {bucket!r}, which is no name of one"
+    return None
 
 
 def _others(kitfile: Kitfile) -> Iterator[BrokenRule]:

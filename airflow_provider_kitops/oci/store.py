@@ -300,6 +300,11 @@ class Store:
         return f"The local layout {directory} does not exist yet and will be made."
 
     @property
+    def layout(self) -> Path | None:
+        """The root of the local layout; None for a registry."""
+        return None if self.config.registry else self._root
+
+    @property
     def missing_layout(self) -> Path | None:
         """Where the local layout will be, if nothing is there yet; None for a registry."""
         if self._client is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,7 +22,7 @@ def check_settings(value: Any, argument: str, task_id: str, model: type[BaseMode
     """
     if not isinstance(value, Mapping):
         return
-    if _is_plain(value):
+    if is_plain(value):
         try:
             model.model_validate(dict(value))
         except ValidationError as error:
@@ -31,17 +32,44 @@ def check_settings(value: Any, argument: str, task_id: str, model: type[BaseMode
         raise InvalidInput(f"{argument} of task {task_id} cannot be used: {'; '.join(unknown)}.")
 
 
+def check_choice(value: Any, argument: str, task_id: str, choices: Sequence[str]) -> None:
+    """See that ``value`` is one of ``choices``.
+
+    :raises InvalidInput: it is not.
+    """
+    if value not in choices:
+        near = nearest(str(value), choices)
+        raise InvalidInput(
+            f"{argument} of task {task_id} is {value!r:.200}" + (f" (did you mean {near}?)." if near else "."),
+            hint=f"Use one of {', '.join(choices)}.",
+        )
+
+
+def check_absolute(value: Any, argument: str, task_id: str) -> None:
+    """See that a path does not depend on where the worker happens to run. Templates, and no path, are for the task.
+
+    :raises InvalidInput: it is relative.
+    """
+    if not isinstance(value, str | Path) or not is_plain(str(value)) or str(value).strip() in ("", "None"):
+        return
+    if not Path(value).is_absolute():
+        raise InvalidInput(
+            f"{argument} of task {task_id} is {str(value)!r}, which depends on where the worker runs.",
+            hint="Give an absolute path.",
+        )
+
+
 def _said(name: str, model: type[BaseModel]) -> str:
     near = nearest(name, model.model_fields)
     return f"{name}: unknown name" + (f" (did you mean {near}?)" if near else "")
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether it is known here and now: no template in it, and nothing that another task makes."""
     if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
+        return all(map(is_plain, value.values()))
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     if isinstance(value, str):
         return not any(mark in value for mark in ("{{", "{%", "{#"))
     return value is None or isinstance(value, bool | int | float)

@@ -65,7 +65,12 @@ class TransferOperator(KitopsBaseOperator):
                 copied=result.copied,
                 skipped=result.skipped,
                 mounted=result.mounted,
+                **self._told(destination),
             )
+
+    def _told(self, destination: Store) -> dict[str, Any]:
+        """What else the task returns."""
+        return {}
 
     def _look(self, source: Store, origin: Reference) -> None:
         """Look at the source before anything else is done."""

@@ -6,18 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from airflow_provider_kitops.hooks._arguments import path_argument, settings_of
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import reference_text, split_reference
+from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.operators._settings import check_absolute, check_choice
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_provider_kitops.modelkit.forms import Compression, LayerFormat, ManifestFormat
 
 
 class KitPackOperator(KitopsBaseOperator):
@@ -26,7 +26,7 @@ class KitPackOperator(KitopsBaseOperator):
 
     Nothing is staged on disk for a registry. Packing the same files again gives the same digest and uploads nothing.
 
-    :param context_directory: directory that holds the files (templated).
+    :param context_directory: directory that holds the files; absolute (templated).
     :param reference: ``repository:tag[,tag…]``, or a repository alone for no tag (templated). A tag that may not move
         (see the connection's ``mutable_tags``) and names another digest already is an error.
     :param kitfile: the Kitfile: a path (relative to the worker's directory), or its content as a mapping; ``None``
@@ -67,6 +67,10 @@ class KitPackOperator(KitopsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_absolute(context_directory, "context_directory", self.task_id)
+        check_choice(compression, "compression", self.task_id, get_args(Compression))
+        check_choice(layer_format, "layer_format", self.task_id, get_args(LayerFormat))
+        check_choice(manifest_format, "manifest_format", self.task_id, get_args(ManifestFormat))
         self.context_directory = context_directory
         self.reference = reference
         self.kitfile = kitfile

@@ -28,7 +28,8 @@ class KitPullOperator(TransferOperator):
     :param referrers: also copy what is attached to it: reports, provenance, signatures.
     :param kitops_conn_id: where to copy from (templated). Its ``mutable_tags`` hold for the layout, too.
     :return: the reference dictionary in the layout, with the bytes that were ``copied``, ``skipped`` (there already)
-        and ``mounted`` (taken from another repository of the same disk, without moving them).
+        and ``mounted`` (taken from another repository of the same disk, without moving them), and the ``layout``: the
+        path of the layout's root. A task that goes on with it has a connection whose ``layout`` is that path.
     """
 
     template_fields: Sequence[str] = (*TransferOperator.template_fields, "destination_layout")
@@ -39,6 +40,9 @@ class KitPullOperator(TransferOperator):
 
     def _source(self) -> Store:
         return self.hook.store()
+
+    def _told(self, destination: Store) -> dict[str, Any]:
+        return {"layout": str(destination.layout)}
 
     def _destination(self) -> Store:
         return self._layout(self.destination_layout, "destination_layout")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
+from airflow_provider_kitops.oci.errors import InvalidReference
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.operators._settings import is_plain
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -38,6 +40,11 @@ class KitTagOperator(KitopsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        named = is_plain(destination) and ":" in (destination or "").rpartition("/")[2]
+        if is_plain(tags) and not tags and is_plain(destination) and not named:
+            raise InvalidReference(
+                f"Task {self.task_id} names no tag to set.", hint="Give tags, or a destination such as repository:tag."
+            )
         self.reference = reference
         self.destination = destination
         self.tags = tags

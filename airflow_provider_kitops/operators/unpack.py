@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kitops.hooks._arguments import path_argument, settings_of, texts_of
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text
+from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.operators._base import KitopsBaseOperator
+from airflow_provider_kitops.operators._settings import check_absolute
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,7 +24,7 @@ class KitUnpackOperator(KitopsBaseOperator):
     Content is checked against its digest before it becomes visible, and nothing is written outside the directory.
 
     :param reference: a reference, or the output of another task (templated).
-    :param directory: where to unpack to; made if it does not exist (templated).
+    :param directory: where to unpack to, absolute; made if it does not exist (templated).
     :param filters: what to unpack, in kit's grammar: ``model``, ``datasets:train,test``; empty means all. A name
         or path that nothing has is an error; a kind of which there is nothing is warned about (templated).
     :param overwrite: replace files that are there.
@@ -54,6 +56,9 @@ class KitUnpackOperator(KitopsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_absolute(directory, "directory", self.task_id)
+        if overwrite and ignore_existing:
+            raise InvalidInput(f"Task {self.task_id} is to overwrite existing files and to leave them: not both.")
         self.reference = reference
         self.directory = directory
         self.filters = filters

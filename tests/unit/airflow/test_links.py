@@ -116,5 +116,5 @@ def test_airflow_learns_of_the_link_from_provider_and_operators() -> None:
     (name,) = get_provider_info()["extra-links"]
     assert name == f"{ModelKitLink.__module__}.{ModelKitLink.__qualname__}"
     assert [type(link) for link in KitopsBaseOperator.operator_extra_links] == [ModelKitLink]
-    operator = KitPackOperator(task_id="pack", context_directory="x", reference="demo/model:v1")
+    operator = KitPackOperator(task_id="pack", context_directory="/x", reference="demo/model:v1")
     assert [link.name for link in operator.operator_extra_links] == ["Open in the registry"]

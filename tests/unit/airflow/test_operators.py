@@ -391,7 +391,7 @@ def running(pid: int) -> bool:
 
 
 def test_killing_a_task_that_is_not_running_does_nothing(layout: Path) -> None:
-    KitUnpackOperator(task_id="unpack", reference="demo/model:v1", directory="x").on_kill()
+    KitUnpackOperator(task_id="unpack", reference="demo/model:v1", directory="/x").on_kill()
 
 
 def test_every_task_instance_has_a_scratch_directory_of_its_own(tmp_path: Path) -> None:

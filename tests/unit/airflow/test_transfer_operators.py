@@ -51,6 +51,7 @@ def test_pulling_and_pushing_go_the_same_way_back(world: World, context: Any) ->
     ).execute(context)
     assert pulled["digest"] == world.digest
     assert pulled["tags"] == ["v1", "latest"]
+    assert pulled["layout"] == str(world.worker)
     assert pulled["copied"] + pulled["skipped"] + pulled["mounted"] == pulled["size"]
     with Store(StoreConfig(layout=world.worker)) as store:
         assert store.target("demo/model").tags() == ["latest", "v1"], "the namespace is the connection's own"
@@ -150,7 +151,7 @@ def test_a_tag_that_may_not_move_keeps_all_where_they_are(world: World, context:
         tag.execute(context)
     assert world.named("demo/model:champion") is None
     with pytest.raises(AirflowFailException, match="No tag"):
-        KitTagOperator(task_id="tag", reference="demo/model:v1", destination="demo/model").execute(context)
+        KitTagOperator(task_id="tag", reference="demo/model:v1", destination="demo/model", tags=[""]).execute(context)
 
 
 def test_untagging_leaves_the_modelkit(world: World, context: Any) -> None:

@@ -133,7 +133,7 @@ def test_all_broken_rules_are_named_at_once() -> None:
     text = """manifestVersion: 1.0.0
 model: {name: m, path: /abs, parts: [{path: p, type: "-x"}, {path: ./p/}]}
 datasets:
-  - {name: a, path: a, remotePath: "s3://b/c"}
+  - {name: a, path: a, remotePath: "s3://bucket/c"}
   - {name: b, path: b, remotePath: "ftp://b/c"}
   - {name: c, path: c, remoteHash: "sha256:0"}
 code: [{path: ../up}]
@@ -270,3 +270,22 @@ def test_a_rendered_kitfile_reads_back_as_the_same(kitfile: Kitfile) -> None:
     assert again.to_config_json() == kitfile.to_config_json()
     read, _ = parse_config(kitfile.to_config_json())
     assert read.to_config_json() == kitfile.to_config_json()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://bucket", "names no single object"),
+        ("s3://bucket/", "names no single object"),
+        ("s3://bucket/dir/", "names no single object"),
+        ("s3://bucket/dir/..", "names no single object"),
+        ("s3://b/key", "'b', which is too short"),
+        ("s3://arn:aws:s3/key", "'arn:aws:s3', which is no name"),
+    ],
+)
+def test_an_address_of_no_object_is_refused_before_it_is_packed(address: str, said: str) -> None:
+    dataset = f"datasets:\n  - {{name: d, path: d, remotePath: '{address}', remoteHash: '{64 * 'a'}'}}\n"
+    with pytest.raises(InvalidKitfile, match=f"line 4: the remotePath {address} of dataset d .*{said}"):
+        parse_kitfile(f"manifestVersion: 1.0.0\npackage: {{}}\n{dataset}")
+    config = {"manifestVersion": "1.0.0", "datasets": [{"name": "d", "path": "d", "remotePath": address}]}
+    assert parse_config(json.dumps(config).encode())[0].datasets[0].remote_path == address
