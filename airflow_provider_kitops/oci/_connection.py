@@ -8,7 +8,7 @@ from typing import Any
 import requests
 import urllib3
 
-from airflow_provider_kitops.oci._status import asked
+from airflow_provider_kitops.oci._status import as_setting, asked
 from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
 
 
@@ -42,8 +42,7 @@ def connection_error(error: BaseException, doing: str, plain_http: bool) -> Kito
         # requests finds a file of certificates missing or unusable only when it connects.
         permanent, hint = True, "Check the files for TLS that the settings name."
     found = RegistryUnavailable(f"Could not {asked(doing)}: {reason}.", hint=hint)
-    found.transient = not permanent
-    return found
+    return as_setting(found) if permanent else found
 
 
 def _broke_off(error: ssl.SSLError) -> bool:

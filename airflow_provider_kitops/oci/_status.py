@@ -16,6 +16,7 @@ from airflow_provider_kitops.oci.errors import (
     Conflict,
     DigestMismatch,
     Forbidden,
+    InvalidInput,
     InvalidReference,
     KitopsError,
     LimitExceeded,
@@ -52,12 +53,12 @@ def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = (
     """
     codes, said = _read(response, secrets)
     if said == _WANTS_TLS:
-        error = RegistryUnavailable(
-            f"Could not {asked(doing)}: the registry speaks HTTPS.",
-            hint="Leave out --plain-http, or do not set plain_http.",
+        return as_setting(
+            RegistryUnavailable(
+                f"Could not {asked(doing)}: the registry speaks HTTPS.",
+                hint="Leave out --plain-http, or do not set plain_http.",
+            )
         )
-        error.transient = False
-        return error
     status = response.status_code
     tried = doing if status == 404 else asked(doing)
     message = f"Could not {tried}: the registry answered HTTP {status}{f' ({said})' if said else ''}."
@@ -72,6 +73,12 @@ def error_of(response: requests.Response, doing: str, secrets: Sequence[str] = (
     if isinstance(found, RegistryUnavailable):
         found.retry_after = retry_after(response.headers.get("Retry-After"))
     return found
+
+
+def as_setting(error: RegistryUnavailable) -> RegistryUnavailable:
+    """The error as that of a setting, which no other try cures."""
+    error.transient, error.exit_code = False, InvalidInput.exit_code
+    return error
 
 
 def asked(doing: str) -> str:

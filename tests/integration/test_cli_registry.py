@@ -210,7 +210,7 @@ def test_each_side_of_a_copy_has_flags_of_its_own(modelkit, repository):
     digest = modelkit.pack("w", f"{repository}:v1", "--plain-http")
     sides = ("copy", f"{repository}:v1", f"{repository}-mirror")
     assert modelkit.json(*sides, "--from-plain-http", "--to-plain-http")["digest"] == digest
-    assert "plain_http" in error_of(modelkit(*sides, "--from-plain-http", "--quiet", code=7))
+    assert "plain_http" in error_of(modelkit(*sides, "--from-plain-http", "--quiet", code=2))
 
 
 def test_a_repository_that_is_not_there_is_not_found(modelkit, repository):
