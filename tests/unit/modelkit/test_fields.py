@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -296,3 +297,16 @@ def test_a_value_that_a_kitfile_has_no_form_for_is_refused_by_name() -> None:
     endless.append(endless)
     with pytest.raises(InvalidInput, match="deeply"):
         edit_kitfile(TEXT, {"model.parameters": endless})
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "modelkits.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net").mkdir()
+    kitfile = "manifestVersion: 1.0.0\npackage:\n  name: net  # ours\nmodel:\n  path: w\n  license: MIT\n"
+    (tmp_path / "net" / "Kitfile").write_text(kitfile)
+    exec(example, {})
+    edited = (tmp_path / "net" / "Kitfile").read_text()
+    assert "name: net  # ours" in edited
+    assert "MIT" not in edited
