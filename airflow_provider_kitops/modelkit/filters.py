@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from airflow_provider_kitops.modelkit._paths import clean
 from airflow_provider_kitops.modelkit.kitfile import LayerKind
 from airflow_provider_kitops.modelkit.manifest import Layer
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
@@ -100,7 +101,10 @@ class Filters:
         for one in self.filters or ():
             sections = [each for each in one.types if each != _KITFILE]
             for name in one.names if sections else ():
-                if not any(Filter(one.types, (name,)).passes(*entry) for entry in entries):
+                if any(Filter(one.types, (name,)).passes(*entry) for entry in entries):
+                    continue
+                # A path has to be written as it is there, as for kit; that is no typo, and passes with a warning.
+                if not any(clean(path) == clean(name) for _, path, _ in entries):
                     raise NotFound(
                         f"The ModelKit in {where} has no {' or '.join(sections)} of the name or path {name!r}.",
                         hint=f"It has {_listed(entries)}.",
