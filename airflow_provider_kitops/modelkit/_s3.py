@@ -198,7 +198,7 @@ class S3:
         with suppress(AttributeError):
             pools = client._endpoint.http_session._pool_classes_by_scheme
             for scheme, pool in list(pools.items()):
-                pools[scheme] = _watched(pool, self._wire)
+                pools[scheme] = self._wire.pool(pool)
         return client
 
     @contextmanager
@@ -222,20 +222,6 @@ class S3:
         if size is None or size < 0:
             raise RegistryUnavailable(f"Could not look for {wanted.address}: S3 does not say how large it is.")
         return Found(wanted, size, answer.get("ETag", ""))
-
-
-def _watched(pool: Any, wire: Wire) -> Any:
-    """A class of connection pools as ``pool``, whose connections are on ``wire``."""
-
-    class Connection(pool.ConnectionCls):  # type: ignore[misc]
-        def connect(self) -> None:
-            super().connect()
-            wire.add(self.sock)
-
-    class Pool(pool):  # type: ignore[misc]
-        ConnectionCls = Connection
-
-    return Pool
 
 
 class _Stream:

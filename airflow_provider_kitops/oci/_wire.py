@@ -18,7 +18,6 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from airflow_provider_kitops.oci._status import without_queries
@@ -66,6 +65,33 @@ class Wire:
         """
         return _Adapter(self, connections)
 
+    def pool(self, kind: Any) -> Any:
+        """A class of connection pools as ``kind``, one of urllib3's, for connections on this wire."""
+        wire = self
+
+        class Connection(kind.ConnectionCls):  # type: ignore[misc]
+            response_class = _Answer
+
+            def _new_conn(self) -> socket.socket:
+                opened: socket.socket = super()._new_conn()
+                # While both sides of TLS shake hands, the connection is in an object that nobody else has.
+                self._handle = opened.dup()
+                wire.add(self._handle)
+                return opened
+
+            def connect(self) -> None:
+                try:
+                    super().connect()
+                    wire.add(self.sock)
+                finally:
+                    with contextlib.suppress(AttributeError):  # there may have been no connection
+                        self._handle.close()
+
+        class Pool(kind):  # type: ignore[misc]
+            ConnectionCls = Connection
+
+        return Pool
+
     def add(self, opened: socket.socket) -> None:
         """Remember a connection until it is closed."""
         with self._lock:
@@ -96,7 +122,7 @@ def _shut(opened: socket.socket) -> None:
 
 class _Adapter(HTTPAdapter):
     def __init__(self, wire: Wire, connections: int) -> None:
-        self._pools = _pools(wire)
+        self._pools = {"http": wire.pool(HTTPConnectionPool), "https": wire.pool(HTTPSConnectionPool)}
         super().__init__(pool_connections=8, pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **more: Any) -> None:
@@ -107,42 +133,6 @@ class _Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(*args, **more)
         manager.pool_classes_by_scheme = self._pools
         return manager
-
-
-def _pools(wire: Wire) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(HTTPConnection):
-        response_class = _Answer
-
-        def _new_conn(self) -> socket.socket:
-            opened = super()._new_conn()
-            wire.add(opened)
-            return opened
-
-    class Encrypted(HTTPSConnection):
-        response_class = _Answer
-
-        def _new_conn(self) -> socket.socket:
-            opened = super()._new_conn()
-            # While both sides shake hands, the connection is in an object that nobody else has.
-            self._handle = opened.dup()
-            wire.add(self._handle)
-            return opened
-
-        def connect(self) -> None:
-            try:
-                super().connect()
-                wire.add(self.sock)
-            finally:
-                with contextlib.suppress(AttributeError):  # there may have been no connection
-                    self._handle.close()
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class EncryptedPool(HTTPSConnectionPool):
-        ConnectionCls = Encrypted
-
-    return {"http": PlainPool, "https": EncryptedPool}
 
 
 class _Answer(http.client.HTTPResponse):

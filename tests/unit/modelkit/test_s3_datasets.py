@@ -28,6 +28,7 @@ from airflow_provider_kitops.modelkit.kitfile import Code, Dataset, Kitfile
 from airflow_provider_kitops.modelkit.limits import Limits
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.modelkit.unpack import unpack
+from airflow_provider_kitops.oci import _wire
 from airflow_provider_kitops.oci._retry import RetryPolicy
 from airflow_provider_kitops.oci.errors import (
     Conflict,
@@ -48,6 +49,7 @@ from airflow_provider_kitops.oci.layout import Layout
 from airflow_provider_kitops.oci.target import Progress
 from tests.unit.modelkit.conftest import Write
 from tests.unit.oci.fake_server import Answer, FakeServer, Request, fake_server
+from tests.unit.oci.test_wire import drip, talking
 
 SECRET = "wJalrXUtnFEMI-not-to-be-shown"
 CONTENT = os.urandom(3 * 1024 * 1024 + 7)
@@ -253,6 +255,16 @@ def test_an_interrupt_ends_the_wait_for_a_server_that_went_silent(
             killer.join()
         assert len(server.seen("GET")) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(
+    layout: Layout, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_wire, "WINDOW", 0.3)
+    packed(layout, write, dataset())
+    with talking(drip(b'HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nETag: "x"\r\n\r\n')) as host:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}")
+        assert "download s3://data/sets/train.bin" in refused(RegistryUnavailable, layout, tmp_path / "out")
 
 
 def test_an_object_that_is_replaced_meanwhile_is_a_conflict(
