@@ -221,8 +221,7 @@ class Layout:
                 raise self._missing(descriptor.digest)
             self._unlink(descriptor.digest)
             return
-        if not self._has(descriptor):  # a damaged one may be deleted too
-            raise self._missing(descriptor.digest)
+        # One that is damaged, or whose file is gone, may be deleted too: that it is listed is enough.
         links = self._links_of(descriptor)
 
         def change(index: LayoutIndex) -> LayoutIndex:

@@ -476,3 +476,13 @@ def test_an_index_of_more_than_fits_into_memory_is_refused(
     monkeypatch.setattr("airflow_provider_kitops.oci.copy._MAX_MANIFESTS", 1500)
     with pytest.raises(LimitExceeded, match="more manifests"):
         copy(layout, "all", Layout(tmp_path / "two", "a/b"), "all")
+
+
+def test_what_is_listed_and_has_lost_its_file_can_be_deleted(layout: Layout) -> None:
+    manifest = put_artifact(layout, b"layer", tag="v1")
+    (layout.path / "blobs/sha256" / manifest.digest[7:]).unlink()
+    layout.delete(manifest)
+    assert layout.tags() == []
+    assert index(layout) == []
+    with pytest.raises(NotFound):
+        layout.delete(manifest)
