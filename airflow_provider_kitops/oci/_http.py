@@ -90,6 +90,8 @@ class RegistryClient:
     ) -> None:
         self.registry = registry
         self.settings = settings or HttpSettings()
+        #: The most bytes of a blob that go up in one request; 0 = all of them, until that is refused.
+        self.upload_chunk = 0
         self._interrupted = threading.Event()
         self.retry = Retry(self.settings.retry, self._interrupted)
         scheme = "http" if self.settings.plain_http else "https"

@@ -1,14 +1,17 @@
 """Sending blobs (distribution specification 1.1, "Pushing blobs", "Mounting a blob from another repository").
 
 Bytes are streamed once, as one PATCH whose closing PUT names the digest, which may have been found on the way; what is
-small and known goes with the PUT. What breaks is sent again from the source's beginning: docker-registry 2.8, and what
-is built on it, drops an upload whose PATCH broke ("upload resumed at wrong offset"), so there is nothing to go on from.
+small and known goes with the PUT. A registry behind a proxy that refuses large requests gets them in chunks. What
+breaks is sent again from the source's beginning: docker-registry 2.8, and what is built on it, drops an upload whose
+PATCH broke ("upload resumed at wrong offset"), so there is nothing to go on from.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 import requests
@@ -18,7 +21,7 @@ from airflow_provider_kitops.oci._http import TIMEOUT
 from airflow_provider_kitops.oci._origin import upload_location
 from airflow_provider_kitops.oci.content import Hasher, Verifier, chunks
 from airflow_provider_kitops.oci.descriptor import OCTET_STREAM, Descriptor
-from airflow_provider_kitops.oci.errors import KitopsError, RegistryUnavailable
+from airflow_provider_kitops.oci.errors import KitopsError, LimitExceeded, RegistryUnavailable
 from airflow_provider_kitops.oci.target import Source
 
 # A registry may move or hash the whole blob before it answers to the last request.
@@ -26,6 +29,10 @@ _COMMIT_TIMEOUT = (TIMEOUT[0], 900.0)
 _BLOCK = 256 * 1024
 # Content that is known and no larger saves a request.
 _AT_ONCE = 4 * 1024 * 1024
+# What a registry gets at a time that has refused a large request.
+_CHUNK = 16 * 1024 * 1024
+
+logger = logging.getLogger(__name__)
 
 
 class Uploads:
@@ -33,6 +40,8 @@ class Uploads:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._at = endpoint
+        # The shortest chunk that the registry takes, but for the last.
+        self._least = 0
 
     def push(self, content: Descriptor | str, source: Source) -> Descriptor:
         """Send ``source`` and return its descriptor.
@@ -73,20 +82,18 @@ class Uploads:
         location = self._begin(doing)
         try:
             if small is None:
-                with self._at.client.send(
-                    "PATCH",
-                    location,
-                    doing=doing,
-                    scope=self._at.push,
-                    headers={"Content-Type": OCTET_STREAM},
-                    body=body,
-                    accept=(202,),
-                    timeout=_COMMIT_TIMEOUT,
-                ) as response:
-                    location = self._location(response)
+                location = self._send(location, body, doing)
                 body.check()
             found = body.descriptor
             self._finish(location, found.digest, small or b"", doing)
+        except LimitExceeded:
+            self._cancel(location)
+            body.check()
+            if self._at.client.upload_chunk or small is not None:
+                raise
+            logger.warning("%s takes no large requests; it gets blobs in pieces from now on.", self._at.client.registry)
+            self._at.client.upload_chunk = _CHUNK
+            return self._push(content, source)
         except BaseException:
             # Also before another try: what was sent would stay in the registry, once for each.
             self._cancel(location)
@@ -103,6 +110,33 @@ class Uploads:
             scope=self._at.push,
             headers={"Content-Length": "0"},
             accept=(202,),
+        ) as response:
+            least = response.headers.get("OCI-Chunk-Min-Length", "")
+            self._least = int(least) if re.fullmatch("[0-9]{1,9}", least) else 0
+            return self._location(response)
+
+    def _send(self, location: str, body: _Body, doing: str) -> str:
+        """Send the bytes, in one request or in several; where the upload is then."""
+        size = self._at.client.upload_chunk
+        if not size:
+            return self._patch(location, body, {}, doing)
+        offset = 0
+        for chunk in _joined(body, max(size, self._least)):
+            content_range = f"{offset}-{offset + len(chunk) - 1}"
+            location = self._patch(location, chunk, {"Content-Range": content_range}, doing)
+            offset += len(chunk)
+        return location
+
+    def _patch(self, location: str, body: _Body | bytes, headers: Mapping[str, str], doing: str) -> str:
+        with self._at.client.send(
+            "PATCH",
+            location,
+            doing=doing,
+            scope=self._at.push,
+            headers={"Content-Type": OCTET_STREAM, **headers},
+            body=body,
+            accept=(202,),
+            timeout=_COMMIT_TIMEOUT,
         ) as response:
             return self._location(response)
 
@@ -185,6 +219,18 @@ class _Body:
         except BaseException as error:
             self.error = error
             raise
+
+
+def _joined(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of ``size``, but for the last."""
+    waiting = bytearray()
+    for part in parts:
+        waiting += part
+        while len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
+    if waiting:
+        yield bytes(waiting)
 
 
 def _blocks(parts: Iterator[bytes]) -> Iterator[bytes]:

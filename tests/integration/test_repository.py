@@ -23,6 +23,7 @@ from airflow_provider_kitops.oci.errors import (
     RegistryUnavailable,
     Unauthorized,
 )
+from airflow_provider_kitops.oci.repository import Repository
 from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.oci.target import Target
 from tests.artifacts import LAYER, manifest_bytes, put_artifact, put_referrer
@@ -69,6 +70,16 @@ def test_a_stream_of_unknown_digest_is_hashed_on_the_way(target: Target) -> None
     assert target.push(LAYER, lambda: iter(pieces)) == Descriptor.of(LAYER, data)
     assert target.push(LAYER, lambda: iter([])) == Descriptor.of(LAYER, b"")
     assert read(target, Descriptor.of(LAYER, data)) == data
+
+
+def test_a_blob_can_go_up_in_chunks(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(target, Repository)
+    monkeypatch.setattr(target._client, "upload_chunk", 1_000_000)
+    for size in (5_000_000, 5_500_000):
+        data = os.urandom(size)
+        blob = Descriptor.of(LAYER, data)
+        assert target.push(LAYER if size == 5_000_000 else blob, lambda data=data: iter([data])) == blob
+        assert read(target, blob, limit=size) == data
 
 
 def test_a_blob_that_is_there_is_not_read_again(target: Target) -> None:

@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from airflow_provider_kitops.oci import _paging
+from airflow_provider_kitops.oci import _paging, _uploads
 from airflow_provider_kitops.oci._status import retry_after
 from airflow_provider_kitops.oci.content import read
 from airflow_provider_kitops.oci.descriptor import INDEX, MANIFEST, Descriptor
@@ -153,6 +153,47 @@ def test_a_failed_upload_is_sent_again_from_the_beginning(
     assert uploads.bodies == [DATA] * 3
     closing = server.seen("PUT")[-1]
     assert closing.query["digest"] == [BLOB.digest]
+
+
+@pytest.mark.parametrize("content", ["known", "unknown"])
+def test_a_registry_that_refuses_large_requests_gets_chunks(
+    server: FakeServer, repository: Repository, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    monkeypatch.setattr(_uploads, "_CHUNK", 100_000)
+    monkeypatch.setattr(_uploads, "_AT_ONCE", 0)
+    kept: list[bytes] = []
+
+    def answer(request: Request) -> Answer:
+        if request.method == "PATCH" and len(request.body) > 120_000:
+            return Answer(413)
+        if request.method == "PATCH":
+            begin = sum(map(len, kept))
+            assert request.headers["Content-Range"] == f"{begin}-{begin + len(request.body) - 1}"
+            assert request.headers["Content-Length"] == str(len(request.body))
+            kept.append(request.body)
+        status = {"HEAD": 404, "POST": 202, "PATCH": 202, "DELETE": 204}.get(request.method, 201)
+        # Each answer names where the next chunk goes; the shortest that it takes is a little longer than ours.
+        place = f"/v2/demo/model/blobs/uploads/{len(server.requests)}"
+        return Answer(status, headers={"Location": place, "OCI-Chunk-Min-Length": "110000"})
+
+    server.answer = answer
+    assert repository.push(BLOB if content == "known" else LAYER, lambda: iter([DATA])) == BLOB
+    assert [len(chunk) for chunk in kept] == [110_000, 110_000, 80_000]
+    assert b"".join(kept) == DATA
+    assert server.seen("PUT")[0].query["digest"] == [BLOB.digest]
+    # It is known from then on.
+    kept.clear()
+    repository.push(LAYER, lambda: iter([DATA]))
+    assert b"".join(kept) == DATA
+    assert len(server.seen("DELETE")) == 1
+
+
+def test_a_registry_that_refuses_chunks_too_is_told_of(server: FakeServer, repository: Repository) -> None:
+    server.answer = lambda request: Answer(
+        {"HEAD": 404, "POST": 202}.get(request.method, 413), headers={"Location": "/v2/demo/model/blobs/uploads/1"}
+    )
+    with pytest.raises(LimitExceeded, match="limits the size"):
+        repository.push(LAYER, lambda: iter([DATA]))
 
 
 def test_what_a_failed_try_has_sent_does_not_stay_in_the_registry(server: FakeServer, repository: Repository) -> None:
