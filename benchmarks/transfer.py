@@ -2,8 +2,9 @@
 
     python -m benchmarks.transfer [--directory DIR] [--size MIB] [--layers N] [--rounds N] [--kit PATH]
 
-push:    ``modelkit pack`` of a folder with one large file straight into docker-registry, against ``kit pack`` and
-         ``kit push`` of the same folder where kit is found, and against one plain PUT of the ready bytes (the floor).
+push:    ``modelkit pack`` of a folder with one large file straight into docker-registry, against one plain PUT of the
+         ready bytes (the floor), and against the peers that are found: ``kit pack`` and ``kit push`` of the same
+         folder, skopeo, oras and oras-py.
 unpack:  ``modelkit unpack`` from the registry, verified, against a plain GET to disk and hashing the file.
 small:   pushing a ModelKit of many small layers from the local layout, and pulling it back, against the same number of
          bare requests over as many connections.
@@ -17,7 +18,9 @@ fastest and the slowest. Peak memory is that of the process (``ru_maxrss``).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import random
@@ -44,6 +47,10 @@ place = session.post(url + "/v2/bench/plain/blobs/uploads/").headers["Location"]
 with open(path, "rb") as file:
     session.put(place + "&digest=" + digest, data=file,
         headers={"Content-Type": "application/octet-stream"}).raise_for_status()
+"""
+ORAS_PY = """
+import sys, oras.client
+oras.client.OrasClient(insecure=True).push(files=[sys.argv[2]], target=sys.argv[1])
 """
 GET = """
 import sys, requests
@@ -154,7 +161,10 @@ def large(root: Path, options: argparse.Namespace, figures: Figures) -> None:
             digest.update(block)
             out.write(block)
     name = f"sha256:{digest.hexdigest()}"
-    pushes, puts, kits, unpacks, gets = [], [], [], [], []
+    layout = root / "large-layout"
+    modelkit("pack", context, "-t", "bench/model:v1", layout=layout)
+    pushes, puts, unpacks, gets = [], [], [], []
+    peers: dict[str, list[Run]] = {peer: [] for peer in options.peers}
     memory = {"push": 0, "unpack": 0}
     for _ in range(options.rounds):
         with empty_registry(root) as registry:
@@ -172,26 +182,66 @@ def large(root: Path, options: argparse.Namespace, figures: Figures) -> None:
             unpacks.append(unpacked.seconds)
             shutil.rmtree(out_directory)
         memory = {"push": max(memory["push"], pushed.mib), "unpack": max(memory["unpack"], unpacked.mib)}
-        if options.kit:
+        for peer, found in peers.items():
             with empty_registry(root) as registry:
-                kits.append(_kit(options.kit, root, context, f"{registry.host}/bench/kit:v1"))
-    if kits:
-        figures.ratio("folder to registry / kit pack + kit push", 0.85, list(zip(pushes, kits, strict=True)))
+                found.append(PEERS[peer](options, root, context, layout, registry.host))
     figures.ratio("folder to registry / one plain PUT", 1.15, list(zip(pushes, puts, strict=True)))
-    if kits:
-        figures.ratio("one plain PUT / kit pack + kit push (the floor)", None, list(zip(puts, kits, strict=True)))
+    for peer, found in peers.items():
+        limit = 0.85 if peer == "kit" else None
+        seconds = [each.seconds for each in found]
+        figures.ratio(f"folder to registry / {LABELS[peer]}", limit, list(zip(pushes, seconds, strict=True)))
+        if peer == "kit":
+            figures.ratio("one plain PUT (the floor) / the same", None, list(zip(puts, seconds, strict=True)))
+        figures.value(f"peak memory of {LABELS[peer]}", max(each.mib for each in found), "MiB")
     figures.ratio("unpack, verified / plain GET to disk + sha256", 1.1, list(zip(unpacks, gets, strict=True)))
     figures.value("peak memory of folder to registry", memory["push"], "MiB")
     figures.value("peak memory of unpack from registry", memory["unpack"], "MiB")
 
 
-def _kit(kit: str, root: Path, context: Path, reference: str) -> float:
+def _kit(options: argparse.Namespace, root: Path, context: Path, layout: Path, host: str) -> Run:
     home = Path(tempfile.mkdtemp(dir=root))
     env = {**os.environ, "KITOPS_HOME": str(home)}
-    seconds = run(kit, "pack", context, "-t", reference, env=env).seconds
-    seconds += run(kit, "push", reference, "--plain-http", env=env).seconds
+    reference = f"{host}/bench/kit:v1"
+    packed = run(options.kit, "pack", context, "-t", reference, env=env)
+    pushed = run(options.kit, "push", reference, "--plain-http", env=env)
     shutil.rmtree(home)
-    return seconds
+    return Run(packed.seconds + pushed.seconds, max(packed.mib, pushed.mib), pushed.out)
+
+
+def _skopeo(options: argparse.Namespace, root: Path, context: Path, layout: Path, host: str) -> Run:
+    source = f"oci:{layout}/bench/model:v1"
+    return run("skopeo", "copy", "--dest-tls-verify=false", source, f"docker://{host}/bench/skopeo:v1")
+
+
+def _oras(options: argparse.Namespace, root: Path, context: Path, layout: Path, host: str) -> Run:
+    return run("oras", "push", "--plain-http", f"{host}/bench/oras:v1", "model/weights.bin", cwd=context)
+
+
+def _oras_py(options: argparse.Namespace, root: Path, context: Path, layout: Path, host: str) -> Run:
+    return run(sys.executable, "-c", ORAS_PY, f"{host}/bench/oras-py:v1", "model/weights.bin", cwd=context)
+
+
+PEERS = {"kit": _kit, "skopeo": _skopeo, "oras": _oras, "oras-py": _oras_py}
+# skopeo only copies what is packed already.
+LABELS = {
+    "kit": "kit pack + kit push",
+    "skopeo": "skopeo copy of the packed",
+    "oras": "oras push",
+    "oras-py": "oras-py push",
+}
+
+
+def found_peers(options: argparse.Namespace) -> dict[str, str]:
+    """The peers that are on this machine, and what they say of their version."""
+    found = {}
+    if options.kit:
+        found["kit"] = run(options.kit, "version").out.split("\n")[0].removeprefix("Version: ").strip()
+    for program, flag in (("skopeo", "--version"), ("oras", "version")):
+        if shutil.which(program):
+            found[program] = run(program, flag).out.split("\n")[0].split()[-1]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["oras-py"] = importlib.metadata.version("oras")
+    return found
 
 
 def small(root: Path, options: argparse.Namespace, figures: Figures) -> None:
@@ -238,12 +288,12 @@ def main() -> None:
     parser.add_argument("--kit", default=shutil.which("kit"), help="kit (default: the one in PATH, if there is one)")
     options = parser.parse_args()
     figures = Figures()
-    versions = {"kit": run(options.kit, "version").out.split("\n")[0].strip() if options.kit else None}
+    options.peers = found_peers(options)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         large(Path(directory), options, figures)
         if options.layers:
             small(Path(directory), options, figures)
-    about = {"cores": os.cpu_count(), "size_mib": options.size, "layers": options.layers, "peers": versions}
+    about = {"cores": os.cpu_count(), "size_mib": options.size, "layers": options.layers, "peers": options.peers}
     print(json.dumps({**about, "results": figures.results}))
 
 
