@@ -1,7 +1,7 @@
 # One word per habit. Everything is installed into .venv; nothing outside this folder is changed but the
 # download cache ($XDG_CACHE_HOME or ~/.cache). `make demo` and `make test` are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit lint format typecheck docs clean
+.PHONY: help demo up test test-unit test-integration lint format typecheck docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -27,11 +27,13 @@ demo: $(INSTALLED) ## Fine-tune, judge and promote on this machine, with no serv
 up: $(INSTALLED) ## Start Airflow with the example DAGs at http://127.0.0.1:8080
 	@$(BIN)/python -m demo up $(ARGS)
 
-test: test-unit ## Run all tests that need no cluster
-	@$(BIN)/pytest tests/integration $(ARGS)
+test: test-unit test-integration ## Run all tests that need no cluster
 
 test-unit: $(INSTALLED) ## Run the tests that need no server, on all cores
 	@$(BIN)/pytest tests/unit tests/golden --numprocesses auto --dist loadfile $(ARGS)
+
+test-integration: $(INSTALLED) ## Run the tests with a real registry, Airflow and models, on all cores
+	@$(BIN)/pytest tests/integration --numprocesses auto --dist loadfile $(ARGS)
 
 lint: $(INSTALLED) ## Style, formatting and the layers' contracts
 	@$(BIN)/ruff check .
