@@ -10,7 +10,6 @@ import hashlib
 import logging
 import posixpath
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -125,19 +124,16 @@ class S3:
     """Where the objects are; reached when the first one is asked for. What is read in other threads can be ended."""
 
     def __init__(self) -> None:
-        self._interrupted = threading.Event()
-        self._retry = Retry(_POLICY, self._interrupted)
         self._wire = Wire()
+        self._retry = Retry(_POLICY, self._wire.is_cut)
 
     def interrupt(self) -> None:
         """End everything under way in other threads, at once; ``Interrupted`` is raised there, until ``resume``."""
-        self._interrupted.set()
         self._wire.cut()
 
     def resume(self) -> None:
         """Be of use again."""
         self._wire.mend()
-        self._interrupted.clear()
 
     def find(self, wanted: Wanted) -> Found:
         """Ask for the size of an object.
@@ -205,12 +201,12 @@ class S3:
     def errors(self, doing: str) -> Iterator[None]:
         """Raise errors of this package for those of boto3 in the block, which is not begun after an interrupt."""
         interrupted = Interrupted(f"Could not {doing}: it was interrupted.")
-        if self._interrupted.is_set():
+        if self._wire.is_cut.is_set():
             raise interrupted
         try:
             yield
         except Exception as error:  # noqa: BLE001 - of many kinds, without a base
-            if self._interrupted.is_set():
+            if self._wire.is_cut.is_set():
                 raise interrupted from None
             _refuse(error, doing)
 

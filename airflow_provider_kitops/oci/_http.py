@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
@@ -92,13 +91,12 @@ class RegistryClient:
         self.settings = settings or HttpSettings()
         #: The most bytes of a blob that go up in one request; 0 = all of them, until that is refused.
         self.upload_chunk = 0
-        self._interrupted = threading.Event()
-        self.retry = Retry(self.settings.retry, self._interrupted)
+        self._wire = Wire()
+        self.retry = Retry(self.settings.retry, self._wire.is_cut)
         scheme = "http" if self.settings.plain_http else "https"
         # The hub's name is not the name of its server.
         self.base = f"{scheme}://{'registry-1.docker.io' if registry == 'docker.io' else registry}"
         self.origin = Origin.of(self.base)
-        self._wire = Wire()
         self._warnings: set[str] = set()
         self._session = self._make_session(self._wire)
         # What tidies up after an interrupt goes its own way, which nobody cuts.
@@ -112,22 +110,20 @@ class RegistryClient:
 
     def interrupt(self) -> None:
         """End everything under way in other threads, at once; ``Interrupted`` is raised there, until ``resume``."""
-        self._interrupted.set()
         self._wire.cut()
 
     def resume(self) -> None:
         """Be of use again."""
         self._wire.mend()
-        self._interrupted.clear()
 
     def check(self) -> None:
         """Raise ``Interrupted`` if the client has been interrupted."""
-        if self._interrupted.is_set():
+        if self._wire.is_cut.is_set():
             raise Interrupted(f"The work at {self.registry} was interrupted.")
 
     def broken(self, error: BaseException, doing: str) -> KitopsError:
         """The error for a connection that could not be made, or broke."""
-        if self._interrupted.is_set():
+        if self._wire.is_cut.is_set():
             return Interrupted(f"Could not {doing}: it was interrupted.")
         return connection_error(error, doing, self.settings.plain_http)
 

@@ -49,12 +49,14 @@ class Wire:
     """All connections that are open, to whatever host.
 
     The first one makes urllib3's log show addresses without their queries, for all of the process.
+
+    :ivar is_cut: set from ``cut`` until ``mend``; what else waits, as between two tries, may wait for it.
     """
 
     def __init__(self) -> None:
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
-        self._is_cut = False
+        self.is_cut = threading.Event()
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_no_secrets)
 
@@ -96,22 +98,21 @@ class Wire:
         """Remember a connection until it is closed."""
         with self._lock:
             self._sockets.add(opened)
-            is_cut = self._is_cut
+            is_cut = self.is_cut.is_set()
         if is_cut:
             _shut(opened)
 
     def cut(self) -> None:
         """End all connections, those too that are being made: whoever waits for one is told that it broke."""
         with self._lock:
-            self._is_cut = True
+            self.is_cut.set()
             found = list(self._sockets)
         for each in found:
             _shut(each)
 
     def mend(self) -> None:
         """Let connections be made again."""
-        with self._lock:
-            self._is_cut = False
+        self.is_cut.clear()
 
 
 def _shut(opened: socket.socket) -> None:
