@@ -206,6 +206,14 @@ class Store:
             )
         return Reference(registry, reference.repository, reference.tag, reference.digest)
 
+    def name_elsewhere(self, reference: Reference) -> str:
+        """``repository[:tag]`` as another store takes it, which puts a registry and a namespace of its own before it.
+
+        :param reference: in full, as ``reference`` gives it.
+        """
+        prefix = f"{self.config.namespace}/" if self.config.namespace else ""
+        return reference.repository.removeprefix(prefix) + (f":{reference.tag}" if reference.tag else "")
+
     def target(self, reference: str | Reference) -> Target:
         """The repository of a reference, whether it exists or not.
 

@@ -47,16 +47,23 @@ class TransferOperator(KitopsBaseOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kitops.oci import progress
-        from airflow_provider_kitops.oci.transfer import name_elsewhere, transfer
+        from airflow_provider_kitops.oci.copy import copy
 
         with self._source() as source, self._destination() as destination, progress.lines(self.log) as on_progress:
             origin = source.reference(reference_text(self.source, "source"))
-            wanted = name_elsewhere(source, origin) if self.destination is None else self.destination
+            wanted = source.name_elsewhere(origin) if self.destination is None else self.destination
             repository, tags = split_reference(reference_text(wanted, "destination"), self.tags, "destination")
             where = destination.reference(repository)
             self._look(source, origin)
-            result = transfer(
-                source, origin, destination, where, tags, referrers=self.referrers, on_progress=on_progress
+            result = copy(
+                source.target(origin),
+                origin.selector,
+                destination.target(where),
+                tags,
+                referrers=self.referrers,
+                concurrency=min(source.config.concurrency, destination.config.concurrency),
+                mutable_tags=destination.config.mutable_tags,
+                on_progress=on_progress,
             )
             return describe(
                 destination,
