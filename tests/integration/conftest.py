@@ -1,5 +1,19 @@
 """Fixtures of the integration tests."""
 
-from tests.registry import each_registry, open_registry, private_registry, referrers_registry, registry
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.proxy import Proxy
+from tests.registry import Registry, each_registry, open_registry, private_registry, referrers_registry, registry
 
 __all__ = ["each_registry", "open_registry", "private_registry", "referrers_registry", "registry"]
+
+
+@pytest.fixture
+def proxy(open_registry: Registry) -> Iterator[Proxy]:
+    """What stands between a test and the registry, and can break what passes."""
+    with Proxy(open_registry.host) as running:
+        yield running

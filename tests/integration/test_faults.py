@@ -40,12 +40,6 @@ def name() -> str:
 
 
 @pytest.fixture
-def proxy(open_registry: Registry) -> Iterator[Proxy]:
-    with Proxy(open_registry.host) as running:
-        yield running
-
-
-@pytest.fixture
 def repository(proxy: Proxy, name: str) -> Iterator[Repository]:
     with quick_repository(proxy.host, name) as opened:
         yield opened

@@ -43,12 +43,6 @@ def name() -> str:
 
 
 @pytest.fixture
-def proxy(open_registry: Registry) -> Iterator[Proxy]:
-    with Proxy(open_registry.host) as running:
-        yield running
-
-
-@pytest.fixture
 def elsewhere(open_registry: Registry) -> Iterator[Proxy]:
     """The same registry on another host."""
     with Proxy(open_registry.host, "127.0.0.2") as running:
