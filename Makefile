@@ -1,7 +1,8 @@
 # One word per habit. Everything is installed into .venv; nothing outside this folder is changed but the
 # download cache ($XDG_CACHE_HOME or ~/.cache). `make demo` and `make test` are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit test-integration lint format typecheck docs clean
+.PHONY: help demo up test test-unit test-integration test-cluster cluster-up cluster-down lint format \
+	typecheck docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -34,6 +35,16 @@ test-unit: $(INSTALLED) ## Run the tests that need no server, on all cores
 
 test-integration: $(INSTALLED) ## Run the tests with a real registry, Airflow and models, on all cores
 	@$(BIN)/pytest tests/integration --numprocesses auto --dist loadfile $(ARGS)
+
+cluster-up: $(INSTALLED) ## Start a Kubernetes for tests, as root, or repair it (the first time builds it)
+	@$(BIN)/python -m tests.cluster up
+
+cluster-down: $(INSTALLED) ## End that Kubernetes and remove all it left
+	@$(BIN)/python -m tests.cluster down
+
+# The first test waits for the cluster and its images to be built.
+test-cluster: $(INSTALLED) ## Run the tests on Kubernetes: that one, or the one that KUBECONFIG names
+	@$(BIN)/pytest tests/cluster --timeout 2400 $(ARGS)
 
 lint: $(INSTALLED) ## Style, formatting and the layers' contracts
 	@$(BIN)/ruff check .
