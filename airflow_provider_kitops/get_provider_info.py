@@ -112,12 +112,13 @@ def get_provider_info() -> dict[str, Any]:
             "operators.unpack",
             "operators.inspection",
             "operators.workload",
+            "operators.kubernetes",
             "operators.judge",
             "operators.gate",
             "operators.promote",
         ),
         "sensors": _modules("sensors.tag"),
-        "triggers": _modules("triggers.tag"),
+        "triggers": _modules("triggers.tag", "triggers.job"),
         "connection-types": [
             {
                 "connection-type": "kitops",
@@ -133,12 +134,20 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Settings of airflow-provider-kitops.",
                 "options": {
                     "execution": {
-                        "description": "Where ``operators.execution.execution()`` lets programs run. This version "
-                        "knows ``local``: subprocesses of the task.",
+                        "description": "Where ``operators.execution.execution()`` lets programs run: ``local``, as "
+                        "subprocesses of the task, or ``kubernetes``, as Jobs of a cluster.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "local",
                         "default": "local",
+                    },
+                    "job": {
+                        "description": "Settings of the Jobs that run programs on Kubernetes, as a JSON object of the "
+                        "fields of ``JobSettings``. What a task sets itself goes over them.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '{"namespace": "training", "gpu": 1, "memory": "32Gi"}',
+                        "default": "",
                     },
                     "scratch_directory": {
                         "description": "Where tasks on this machine keep inputs, checkpoints and journals until they "

@@ -126,6 +126,13 @@ class WorkloadFailed(KitopsError):
     """A user's program ended with a non-zero exit code or left no usable output."""
 
 
+class ClusterUnavailable(KitopsError):
+    """No usable answer from the Kubernetes API."""
+
+    transient = True
+    exit_code = 7
+
+
 class JudgeUnavailable(KitopsError):
     """The judge's endpoint gives no usable answer."""
 

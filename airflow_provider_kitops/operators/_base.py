@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,10 +58,13 @@ class KitopsBaseOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Do the work, with errors that Airflow understands."""
+        return self._guarded(context, lambda: self._execute(context))
+
+    def _guarded(self, context: Context, work: Callable[[], Any]) -> Any:
         self._running = True
         try:
             with airflow_errors():
-                answer = self._execute(context)
+                answer = work()
         except _Killed:
             # Retried where retries are left: a worker that stops is no reason to give the task up. If a person set
             # the task's state, that state stays.

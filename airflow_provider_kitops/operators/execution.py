@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_kitops.operators.kubernetes import FineTuneKubernetesOperator, GenerateKubernetesOperator
 from airflow_provider_kitops.operators.workload import FineTuneLocalOperator, GenerateLocalOperator
 
 
@@ -25,7 +26,10 @@ class Execution:
     generate: Callable[..., Any]
 
 
-_MODES = {"local": Execution("local", FineTuneLocalOperator, GenerateLocalOperator)}
+_MODES = {
+    "local": Execution("local", FineTuneLocalOperator, GenerateLocalOperator),
+    "kubernetes": Execution("kubernetes", FineTuneKubernetesOperator, GenerateKubernetesOperator),
+}
 
 
 def execution(name: str | None = None) -> Execution:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.hooks._arguments import settings_of, texts_of
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import require
-from airflow_provider_kitops.hooks._references import ReferenceLike, reference_text, split_reference
-from airflow_provider_kitops.operators._base import KitopsBaseOperator, remove_scratch, scratch_directory, signer
-from airflow_provider_kitops.operators._settings import check_settings
+from airflow_provider_kitops.operators._base import remove_scratch, scratch_directory, signer
+from airflow_provider_kitops.operators._programs import AnyProgram, FineTune, Generate, ProgramOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from pydantic import BaseModel
 
-    from airflow_provider_kitops.oci.store import Store
-    from airflow_provider_kitops.workload.spec import WorkloadSpec
+_OWN_FIELDS = ("scratch", "signing_key")
 
 
-class _LocalOperator(KitopsBaseOperator):
+class _LocalOperator(ProgramOperator):
     """Runs a workload as a subprocess, and keeps its scratch directory until it has succeeded."""
+
+    _libraries: Sequence[str] = ()
 
     def __init__(
         self, *, scratch: str | Path | None = None, signing_key: str | Path | None = None, **kwargs: Any
@@ -32,12 +29,11 @@ class _LocalOperator(KitopsBaseOperator):
         self.scratch = scratch
         self.signing_key = signing_key
 
-    @abstractmethod
-    def _spec(self, store: Store) -> WorkloadSpec: ...
-
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow_provider_kitops.workload.runner import WorkloadResult, run_local
 
+        # Said here, before inputs are fetched; the program's own ImportError would come after them.
+        require("The reference programs", "workload", *self._libraries)
         key = signer(self.signing_key)
         scratch = scratch_directory(context, self.scratch)
         answer: dict[str, Any] = {}
@@ -69,11 +65,6 @@ class _LocalOperator(KitopsBaseOperator):
         remove_scratch(scratch)
         return answer
 
-    def _pin(self, store: Store, value: ReferenceLike, argument: str) -> str:
-        """Resolve a tag, once: from here on only the digest counts."""
-        pinned, _ = store.resolve(reference_text(value, argument))
-        return str(pinned)
-
     def _log_step(self, step: str) -> None:
         self.log.info("Step: %s", step)
 
@@ -83,12 +74,11 @@ class _LocalOperator(KitopsBaseOperator):
         self.log.info("%s", parse_progress(line) or line)
 
 
-def _destination(destination: Any, tags: Any) -> dict[str, Any]:
-    repository, found = split_reference(reference_text(destination, "destination"), tags, "destination")
-    return {"reference": ":".join((repository, *found[:1])), "tags": found[1:]}
+class _LocalReferenceProgram(_LocalOperator):
+    _libraries = ("torch", "transformers", "peft", "trl")
 
 
-class WorkloadLocalOperator(_LocalOperator):
+class WorkloadLocalOperator(_LocalOperator, AnyProgram):
     """
     Run any program that reads ModelKits and writes one, as a subprocess of this task.
 
@@ -114,110 +104,10 @@ class WorkloadLocalOperator(_LocalOperator):
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = (
-        "inputs",
-        "command",
-        "config",
-        "destination",
-        "tags",
-        "scratch",
-        "signing_key",
-        "kitops_conn_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        inputs: Mapping[str, ReferenceLike],
-        command: Sequence[str],
-        destination: str,
-        kitfile: Mapping[str, Any],
-        config: Mapping[str, Any] | None = None,
-        tags: Sequence[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.inputs = inputs
-        self.command = command
-        self.destination = destination
-        self.kitfile = kitfile
-        self.config = config
-        self.tags = tags
-        self.env = env
-
-    def _spec(self, store: Store) -> WorkloadSpec:
-        from airflow_provider_kitops.workload.spec import WorkloadSpec
-
-        inputs = settings_of(self.inputs, "inputs", required=True)
-        output = _destination(self.destination, self.tags)
-        return WorkloadSpec.of(
-            inputs={name: self._pin(store, value, f"inputs[{name!r}]") for name, value in inputs.items()},
-            command=texts_of(self.command, "command", single=False),
-            config=settings_of(self.config, "config"),
-            output={**output, "kitfile": settings_of(self.kitfile, "kitfile", required=True)},
-            env=settings_of(self.env, "env"),
-        )
+    template_fields: Sequence[str] = (*AnyProgram.template_fields, *_OWN_FIELDS)
 
 
-class _ReferenceProgramOperator(_LocalOperator):
-    """What the operators of the reference programs take alike."""
-
-    template_fields: Sequence[str] = (
-        "destination",
-        "config",
-        "tags",
-        "name",
-        "version",
-        "description",
-        "scratch",
-        "signing_key",
-        "kitops_conn_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        destination: str,
-        config: Mapping[str, Any],
-        tags: Sequence[str] | None = None,
-        name: str = "",
-        version: str = "",
-        description: str = "",
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_settings(config, "config", self.task_id, self._settings())
-        self.destination = destination
-        self.config = config
-        self.tags = tags
-        self.name = name
-        self.version = version
-        self.description = description
-        self.env = env
-
-    @staticmethod
-    @abstractmethod
-    def _settings() -> type[BaseModel]:
-        """The program's settings."""
-
-    def _output(self) -> dict[str, Any]:
-        # Said here, before inputs are fetched; the program's own ImportError would come after them.
-        require("The reference programs", "workload", "torch", "transformers", "peft", "trl")
-        destination = _destination(self.destination, self.tags)
-        return {
-            "output": destination["reference"],
-            "config": settings_of(self.config, "config"),
-            "tags": destination["tags"],
-            "name": self.name,
-            "version": self.version,
-            "description": self.description,
-            "env": settings_of(self.env, "env"),
-        }
-
-
-class FineTuneLocalOperator(_ReferenceProgramOperator):
+class FineTuneLocalOperator(_LocalReferenceProgram, FineTune):
     """
     Fine-tune a base model on this machine with the reference program ``finetune`` (LoRA; QLoRA on a GPU).
 
@@ -242,30 +132,10 @@ class FineTuneLocalOperator(_ReferenceProgramOperator):
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = ("base", "dataset", *_ReferenceProgramOperator.template_fields)
-
-    def __init__(self, *, base: ReferenceLike, dataset: ReferenceLike, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.base = base
-        self.dataset = dataset
-
-    @staticmethod
-    def _settings() -> type[BaseModel]:
-        from airflow_provider_kitops.workload.finetune.config import FineTuneConfig
-
-        return FineTuneConfig
-
-    def _spec(self, store: Store) -> WorkloadSpec:
-        from airflow_provider_kitops.workload.programs import finetune_spec
-
-        return finetune_spec(
-            base=self._pin(store, self.base, "base"),
-            dataset=self._pin(store, self.dataset, "dataset"),
-            **self._output(),
-        )
+    template_fields: Sequence[str] = (*FineTune.template_fields, *_OWN_FIELDS)
 
 
-class GenerateLocalOperator(_ReferenceProgramOperator):
+class GenerateLocalOperator(_LocalReferenceProgram, Generate):
     """
     Let a model answer every item of a dataset on this machine, with the reference program ``generate``.
 
@@ -288,22 +158,4 @@ class GenerateLocalOperator(_ReferenceProgramOperator):
         attached ``provenance``.
     """
 
-    template_fields: Sequence[str] = ("model", "items", *_ReferenceProgramOperator.template_fields)
-
-    def __init__(self, *, model: ReferenceLike, items: ReferenceLike, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.model = model
-        self.items = items
-
-    @staticmethod
-    def _settings() -> type[BaseModel]:
-        from airflow_provider_kitops.workload.generate.config import GenerateConfig
-
-        return GenerateConfig
-
-    def _spec(self, store: Store) -> WorkloadSpec:
-        from airflow_provider_kitops.workload.programs import generate_spec
-
-        return generate_spec(
-            model=self._pin(store, self.model, "model"), items=self._pin(store, self.items, "items"), **self._output()
-        )
+    template_fields: Sequence[str] = (*Generate.template_fields, *_OWN_FIELDS)

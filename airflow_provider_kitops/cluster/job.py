@@ -1,0 +1,316 @@
+"""A workload as a batch/v1 Job with what it mounts (DESIGN "Workload").
+
+One pod, whose containers run one after the other: ``fetch`` and ``work`` as init containers, then ``publish``. So the
+program needs no wrapper, any image will do, and nothing is published unless the program ended with 0.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kitops.cluster.merge import merged
+from airflow_provider_kitops.cluster.names import MANAGED_BY, SPECIFICATION, TASK, TaskKey, digest_label
+from airflow_provider_kitops.cluster.placement import placement
+from airflow_provider_kitops.cluster.settings import JobSettings
+from airflow_provider_kitops.oci.errors import InvalidInput
+from airflow_provider_kitops.workload.mounts import DOCKER_CONFIG, JOB_MOUNT, SECRET_MOUNT, SIGNING_KEY
+from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT, WorkloadSpec
+
+FETCH, WORK, PUBLISH = "fetch", "work", "publish"
+#: The containers in the order in which they run.
+CONTAINERS = (FETCH, WORK, PUBLISH)
+
+#: Exit codes of a program that was ended from outside, by SIGKILL and by SIGTERM.
+KILLED, TERMINATED = 137, 143
+
+_USER = 65532  # the user "nonroot" of images that have one
+_STEP_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+_CACHE_MOUNT, _STATE_MOUNT = "/cache", "/state"
+
+
+@dataclass(frozen=True)
+class JobObjects:
+    """What is created for one workload, as the API takes it.
+
+    The Job is created suspended. The others name it as their owner, so that they go when it goes, and are created when
+    its uid is known; then it is let run.
+
+    :param job: batch/v1 Job.
+    :param config_map: what the steps read.
+    :param secret: credentials; ``None`` where there are none.
+    """
+
+    job: dict[str, Any]
+    config_map: dict[str, Any]
+    secret: dict[str, Any] | None
+
+    def owned(self, uid: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Config map and secret as property of the Job with this uid."""
+        owner = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": self.job["metadata"]["name"],
+            "uid": uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
+        }
+
+        def own(thing: dict[str, Any]) -> dict[str, Any]:
+            return {**thing, "metadata": {**thing["metadata"], "ownerReferences": [owner]}}
+
+        return own(self.config_map), own(self.secret) if self.secret else None
+
+    def renamed(self, name: str) -> JobObjects:
+        """The same under another name."""
+
+        def named(thing: dict[str, Any]) -> dict[str, Any]:
+            return {**thing, "metadata": {**thing["metadata"], "name": name}}
+
+        job = named(self.job)
+        old, pod = self.job["metadata"]["name"], self.job["spec"]["template"]["spec"]
+        # What is mounted, and what images are pulled with, has the Job's name.
+        pod = {
+            **pod,
+            "volumes": [_renamed_volume(volume, old, name) for volume in pod["volumes"]],
+            "imagePullSecrets": [
+                {"name": name} if each["name"] == old else each for each in pod.get("imagePullSecrets", [])
+            ],
+        }
+        job["spec"] = {**job["spec"], "template": {**job["spec"]["template"], "spec": pod}}
+        return JobObjects(job, named(self.config_map), named(self.secret) if self.secret else None)
+
+
+def job_objects(
+    spec: WorkloadSpec,
+    settings: JobSettings,
+    *,
+    task: TaskKey,
+    attempt: str,
+    namespace: str,
+    steps_image: str,
+    files: Mapping[str, str],
+    secrets: Mapping[str, bytes],
+    deadline: float | None = None,
+) -> JobObjects:
+    """The objects that run ``spec``.
+
+    :param task: whose Job it is.
+    :param attempt: distinguishes this Job from the task's others.
+    :param steps_image: image of the containers that fetch and publish.
+    :param files: what the steps read, by name (``workload.mounts``).
+    :param secrets: the same for credentials; only ``publish`` gets the signing key.
+    :param deadline: seconds; stands in for ``settings.deadline`` where that is not set.
+    :raises InvalidInput: the specification names no image.
+    """
+    if not spec.image:
+        raise InvalidInput("A workload on Kubernetes needs an image.", hint="Set image in job.")
+    name = task.job_name(attempt)
+    labels = {
+        **settings.labels,
+        **MANAGED_BY,
+        TASK: task.label,
+        SPECIFICATION: digest_label(spec.digest),
+    }
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "labels": labels,
+        "annotations": {**settings.annotations, **task.annotations()},
+    }
+    template = {
+        "metadata": {"labels": labels, "annotations": metadata["annotations"]},
+        "spec": _pod(spec, settings, name, steps_image, secrets),
+    }
+    limit = settings.deadline or deadline
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {**metadata, "labels": {**labels, **_queue(settings)}},
+        "spec": {
+            "suspend": True,
+            "completions": 1,
+            "parallelism": 1,
+            "backoffLimit": settings.backoff_limit,
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "template": merged(template, {"spec": settings.pod_override}),
+            **({"activeDeadlineSeconds": max(1, round(limit))} if limit else {}),
+            **({"ttlSecondsAfterFinished": settings.ttl} if settings.on_finish != "keep" else {}),
+        },
+    }
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(files)}
+    if not secrets:
+        return JobObjects(job, config_map, None)
+    data = {key: base64.b64encode(value).decode() for key, value in secrets.items()}
+    # A kubelet takes only Secrets of this type for pulling images.
+    kind = "kubernetes.io/dockerconfigjson" if DOCKER_CONFIG in data else "Opaque"
+    return JobObjects(
+        job, config_map, {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data}
+    )
+
+
+def _renamed_volume(volume: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    for kind, key in (("configMap", "name"), ("secret", "secretName")):
+        if volume.get(kind, {}).get(key) == old:
+            return {**volume, kind: {**volume[kind], key: new}}
+    return volume
+
+
+def is_queued(job: Mapping[str, Any]) -> bool:
+    """Whether Kueue, and not this package, lets the Job run."""
+    return _QUEUE in (job["metadata"].get("labels") or {})
+
+
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+def _queue(settings: JobSettings) -> dict[str, str]:
+    return {_QUEUE: settings.queue} if settings.queue else {}
+
+
+def _failure_rules() -> list[dict[str, Any]]:
+    """Which failures start the pod again.
+
+    What took the pod away (eviction, preemption, a lost node) costs none of ``backoffLimit``; what the program or a
+    step says by its exit code ends the Job at once. In between are ends that came from outside, which cost one.
+    """
+
+    def ends_the_job(container: str, unless: Sequence[int]) -> dict[str, Any]:
+        codes = {"containerName": container, "operator": "NotIn", "values": list(unless)}
+        return {"action": "FailJob", "onExitCodes": codes}
+
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        # Kubernetes cannot tell a program that used too much memory from one that was killed: both are 137. The former
+        # would do it again.
+        ends_the_job(WORK, [TERMINATED]),
+        ends_the_job(FETCH, [KILLED, TERMINATED]),
+        ends_the_job(PUBLISH, [KILLED, TERMINATED]),
+    ]
+
+
+def _pod(
+    spec: WorkloadSpec, settings: JobSettings, name: str, steps_image: str, secrets: Mapping[str, bytes]
+) -> dict[str, Any]:
+    checkpoints = task_directory(spec)
+    scratch = {directory: {"name": "scratch", "subPath": directory.strip("/")} for directory in _SCRATCH}
+
+    def mount(directory: str, *, read_only: bool = False) -> dict[str, Any]:
+        return {**scratch[directory], "mountPath": directory, **({"readOnly": True} if read_only else {})}
+
+    kept: dict[str, Any] = {"name": "checkpoints", "mountPath": DIRECTORIES[CHECKPOINTS], "subPath": checkpoints}
+    job: dict[str, Any] = {"name": "job", "mountPath": JOB_MOUNT, "readOnly": True}
+    secret: list[dict[str, Any]] = []
+    if secrets:
+        secret = [{"name": "secret", "mountPath": SECRET_MOUNT, "readOnly": True}]
+    signing = [{**each, "name": "publish-secret"} for each in secret]
+    cache: list[dict[str, Any]] = [{"name": "cache", "mountPath": _CACHE_MOUNT}] if settings.cache else []
+
+    def step(container: str, mounts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "name": container,
+            "image": steps_image,
+            "command": ["python", "-m", "airflow_provider_kitops.workload.container", container],
+            "resources": _STEP_RESOURCES,
+            "securityContext": _confined(),
+            "volumeMounts": [job, *mounts, mount(_STATE_MOUNT), mount("/tmp")],  # noqa: S108 - the pod's own
+        }
+
+    work = {
+        "name": WORK,
+        "image": spec.image,
+        "command": [_literal(each) for each in spec.command],
+        "env": _environment(spec),
+        "resources": _resources(settings),
+        "securityContext": _confined(),
+        # What a program said last is kept with the pod, where no log has to be asked for.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            mount(DIRECTORIES[INPUTS], read_only=True),
+            mount(DIRECTORIES[CONFIG], read_only=True),
+            mount(DIRECTORIES[OUTPUT]),
+            kept,
+            mount("/tmp"),  # noqa: S108
+            {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
+        ],
+    }
+    both: list[dict[str, Any]] = [mount(DIRECTORIES[name]) for name in (INPUTS, CONFIG, OUTPUT)]
+    fetch_mounts, publish_mounts = [*secret, *cache, *both], [*signing, *both, kept]
+    pull_secrets = [*settings.image_pull_secrets, *([name] if DOCKER_CONFIG in secrets else [])]
+    return {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": settings.grace_period,
+        "automountServiceAccountToken": settings.service_account is not None,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "initContainers": [step(FETCH, fetch_mounts), work],
+        "containers": [step(PUBLISH, publish_mounts)],
+        "volumes": _volumes(settings, name, secrets),
+        **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
+        **({"imagePullSecrets": [{"name": each} for each in pull_secrets]} if pull_secrets else {}),
+        **placement(settings),
+    }
+
+
+_SCRATCH = (DIRECTORIES[INPUTS], DIRECTORIES[CONFIG], DIRECTORIES[OUTPUT], _STATE_MOUNT, "/tmp")  # noqa: S108
+
+
+def task_directory(spec: WorkloadSpec) -> str:
+    """Directory of a workload's checkpoints on a volume that several share: the same work goes on, no other does."""
+    return f"kitops/{digest_label(spec.digest)}"
+
+
+def _volumes(settings: JobSettings, name: str, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    def secret(volume: str, keys: Sequence[str]) -> dict[str, Any]:
+        items = [{"key": key, "path": key} for key in sorted(keys)]
+        return {"name": volume, "secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+
+    volumes = [
+        {"name": "job", "configMap": {"name": name}},
+        {"name": "scratch", **settings.scratch},
+        {"name": "checkpoints", **settings.checkpoints},
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
+    ]
+    if settings.cache:
+        volumes.append({"name": "cache", **settings.cache})
+    if secrets:
+        volumes.append(secret("secret", [key for key in secrets if key != SIGNING_KEY]))
+        volumes.append(secret("publish-secret", list(secrets)))
+    return volumes
+
+
+def _resources(settings: JobSettings) -> dict[str, Any]:
+    amounts = {"cpu": settings.cpu, "memory": settings.memory}
+    found: dict[str, Any] = {key: value for key, value in amounts.items() if value}
+    if settings.gpu:
+        found[settings.gpu_resource] = str(settings.gpu)
+    return {"requests": found, "limits": found} if found else {}
+
+
+def _environment(spec: WorkloadSpec) -> list[dict[str, str]]:
+    # A user without an entry in /etc/passwd has neither a home nor a name, which caches of libraries ask for.
+    ours = {"HOME": "/tmp", "USER": "kitops", "PYTHONUNBUFFERED": "1"}  # noqa: S108
+    variables = {**ours, **spec.env, **DIRECTORIES}
+    return [{"name": key, "value": _literal(value)} for key, value in variables.items()]
+
+
+def _literal(text: str) -> str:
+    """The text as Kubernetes leaves it alone, which otherwise puts variables in the place of ``$(NAME)``."""
+    return text.replace("$", "$$")
+
+
+def _confined() -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }

@@ -1,0 +1,221 @@
+"""How a Job ended, in one line, and whether it is worth trying again.
+
+Works on the API's own objects (JSON as mappings), so it knows no client and can be tested on recorded ones.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from airflow_provider_kitops.cluster.job import CONTAINERS, KILLED, PUBLISH, TERMINATED, WORK
+from airflow_provider_kitops.cluster.names import JOB_NAME
+
+Json = Mapping[str, Any]
+
+_GPU_MEMORY = re.compile(
+    r"CUDA (out of memory|error: out of memory)|HIP out of memory|torch\.(cuda\.)?OutOfMemoryError"
+)
+_LINE_LIMIT = 500  # characters of a program's or of Kubernetes' words in a message
+_DETAIL_LINES = 20
+
+#: What takes a pod away without being its fault, by the reason of its condition DisruptionTarget.
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "was preempted by a pod of higher priority",
+    "DeletionByTaintManager": "was taken off its node, whose taint it does not tolerate (a lost node has one)",
+    "EvictionByEvictionAPI": "was evicted",
+    "DeletionByPodGC": "was removed, for its node is gone",
+    "TerminationByKubelet": "was ended by its node, which ran short of something or was shut down",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a Job ended.
+
+    :param reason: one word; the pages' table lists them.
+    :param message: one line for people.
+    :param succeeded: whether the output is published.
+    :param retry: whether another try may end otherwise.
+    :param given_up: whether the Job itself has not ended, but is waited for no longer.
+    :param container: the container that it is about, if it is about one.
+    :param exit_code: its exit code.
+    :param detail: the last lines that the container wrote.
+    :param result: what ``publish`` told.
+    """
+
+    reason: str
+    message: str
+    succeeded: bool = False
+    retry: bool = False
+    given_up: bool = False
+    container: str | None = None
+    exit_code: int | None = None
+    detail: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for an event or an XCom."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> Self:
+        """What ``to_json`` made."""
+        return cls(**value)
+
+
+def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequence[int] = ()) -> Outcome | None:
+    """How the Job ended; ``None`` while it has not.
+
+    :param job: batch/v1 Job; ``None`` if it is gone.
+    :param pods: its pods, as far as they are still known.
+    :param retry_exit_codes: exit codes of the program after which another try is worth it.
+    """
+    if job is None:
+        return Outcome("JobDeleted", "The Job was deleted by somebody else before it ended.", retry=True)
+    conditions = {each["type"]: each for each in _status(job).get("conditions") or [] if each.get("status") == "True"}
+    if "Complete" in conditions:
+        return _published(pods)
+    failed = conditions.get("Failed")
+    if failed is None:
+        if job["metadata"].get("deletionTimestamp"):
+            return outcome_of(None, pods)
+        return None
+    if failed.get("reason") == "DeadlineExceeded":
+        limit = job["spec"].get("activeDeadlineSeconds")
+        return Outcome("DeadlineExceeded", f"The Job ran past its deadline of {limit} s and was ended.", retry=True)
+    for pod in sorted(pods, key=_created, reverse=True):
+        if found := failure_of(pod, retry_exit_codes=retry_exit_codes):
+            return found
+    said = _line(failed.get("message") or failed.get("reason") or "")
+    return Outcome("JobFailed", f"The Job failed, and no pod is left that tells why: {said}", retry=True)
+
+
+def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | None:
+    """Why a pod failed; ``None`` if nothing of it says so."""
+    name, status = pod["metadata"]["name"], _status(pod)
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "DisruptionTarget" and condition.get("status") == "True":
+            reason = condition.get("reason", "")
+            said = _DISRUPTIONS.get(reason, f"was taken away ({reason})")
+            return Outcome("Disrupted", f"Pod {name} {said}: {_line(condition.get('message') or reason)}", retry=True)
+    if status.get("reason") == "Evicted":
+        return Outcome("Evicted", f"Pod {name} was evicted: {_line(status.get('message', ''))}", retry=True)
+    for container, state in container_states(pod):
+        ended = state.get("terminated")
+        if ended and ended.get("exitCode") != 0:
+            return _container_failure(pod, container, ended, retry_exit_codes)
+    if status.get("phase") == "Failed":
+        said = _line(status.get("message") or status.get("reason") or "Kubernetes does not say why.")
+        return Outcome(status.get("reason") or "PodFailed", f"Pod {name} failed: {said}", retry=True)
+    return None
+
+
+def container_states(pod: Json) -> Iterator[tuple[str, Json]]:
+    """The containers of this package and their states, in the order in which they run."""
+    status = _status(pod)
+    found = {
+        each["name"]: each.get("state") or {}
+        for each in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
+    }
+    for container in CONTAINERS:
+        if container in found:
+            yield container, found[container]
+
+
+def _published(pods: Sequence[Json]) -> Outcome:
+    for pod in sorted(pods, key=_created, reverse=True):
+        for container, state in container_states(pod):
+            ended = state.get("terminated")
+            if container == PUBLISH and ended and ended.get("exitCode") == 0:
+                result = _json(ended.get("message"))
+                if result and isinstance(result.get("digest"), str):
+                    return Outcome("Completed", f"Published {result['digest']}.", succeeded=True, result=result)
+                said = _line(ended.get("message") or "nothing")
+                return Outcome("NoResult", f"The container publish ended well but told no digest: {said}")
+    return Outcome("NoResult", "The Job completed, but its pod is gone, and with it the digest.", retry=True)
+
+
+def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes: Sequence[int]) -> Outcome:
+    code, said = ended.get("exitCode"), ended.get("message") or ""
+    reason = ended.get("reason") or ""
+
+    def outcome(word: str, message: str, *, retry: bool, detail: str = "") -> Outcome:
+        return Outcome(word, message, retry=retry, container=container, exit_code=code, detail=detail)
+
+    if reason == "OOMKilled":
+        limit = _memory_limit(pod, container)
+        more = " Give it more memory, or make it use less." if container == WORK else ""
+        return outcome(
+            "OOMKilled",
+            f"{container} used more memory than {limit} and was killed (exit code {code}).{more}",
+            retry=False,
+        )
+    if reason in ("StartError", "ContainerCannotRun"):
+        return outcome("CannotStart", f"{container} could not be started: {_line(said)}", retry=False)
+    if container != WORK:
+        told = _json(said)
+        if told and isinstance(told.get("error"), str):
+            word = "StepUnavailable" if told.get("transient") else "StepFailed"
+            return outcome(
+                word,
+                f"{container} failed (exit code {code}): {_line(told['error'])}",
+                retry=bool(told.get("transient")),
+            )
+    if code == KILLED:
+        return outcome("Killed", f"{container} was killed by SIGKILL (exit code {code}).", retry=True)
+    if code == TERMINATED:
+        return outcome("Terminated", f"{container} was ended by SIGTERM (exit code {code}).", retry=True)
+    lines = [line for line in said.splitlines() if line.strip()]
+    detail = "\n".join(lines[-_DETAIL_LINES:])
+    if _GPU_MEMORY.search(said):
+        found = next((line for line in reversed(lines) if _GPU_MEMORY.search(line)), "")
+        return outcome(
+            "CudaOutOfMemory",
+            f"{container} ran out of GPU memory (exit code {code}): {_line(found)} "
+            "Use smaller batches, or a larger GPU.",
+            retry=False,
+            detail=detail,
+        )
+    last = f": {_line(lines[-1])}" if lines else " and wrote nothing."
+    return outcome(
+        "ProgramFailed", f"{container} ended with exit code {code}{last}", retry=code in retry_exit_codes, detail=detail
+    )
+
+
+def _memory_limit(pod: Json, container: str) -> str:
+    spec = pod.get("spec") or {}
+    for each in (*(spec.get("initContainers") or []), *(spec.get("containers") or [])):
+        if each["name"] == container and (limit := ((each.get("resources") or {}).get("limits") or {}).get("memory")):
+            return f"its limit of {limit}"
+    return "its node had"
+
+
+def job_of(pod: Json) -> str:
+    """Name of the Job that a pod belongs to; empty if it belongs to none."""
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get(JOB_NAME) or labels.get("job-name") or "")
+
+
+def _json(text: str | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text or "")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _line(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LINE_LIMIT else words[: _LINE_LIMIT - 1] + "…"
+
+
+def _status(thing: Json) -> Json:
+    return thing.get("status") or {}
+
+
+def _created(pod: Json) -> str:
+    return str(pod["metadata"].get("creationTimestamp") or "")

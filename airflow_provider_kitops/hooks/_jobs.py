@@ -1,0 +1,228 @@
+"""The Jobs of this provider in a cluster, for tasks on a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.cluster.job import JobObjects, is_queued
+from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, TASK, selector
+from airflow_provider_kitops.oci.errors import (
+    ClusterUnavailable,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    KitopsError,
+    NotFound,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+_STRICT = "Strict"  # otherwise the API drops fields that it does not know, a misspelt one among them
+
+
+@dataclass(frozen=True)
+class JobHandle:
+    """Where a Job is.
+
+    :param uid: of this very Job, whatever comes after it under the same name.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def of(cls, job: Mapping[str, Any]) -> JobHandle:
+        """The handle of a Job as the API gives it."""
+        metadata = job["metadata"]
+        return cls(metadata["namespace"], metadata["name"], metadata["uid"])
+
+
+class Jobs:
+    """What a worker does with Jobs.
+
+    :param hook: reaches the cluster.
+    """
+
+    def __init__(self, hook: KubernetesHook) -> None:
+        self._hook = hook
+
+    def start(self, objects: JobObjects) -> dict[str, Any]:
+        """Create the Job with what it mounts, and let it run (unless Kueue does).
+
+        :return: the Job. One of the same name that is there already was made by the same attempt, and is completed.
+        :raises InvalidInput: the cluster does not take it.
+        :raises Conflict: a Job of this name has ended, or is being removed.
+        """
+        namespace, name = objects.job["metadata"]["namespace"], objects.job["metadata"]["name"]
+        with _errors(f"create the Job {name} in namespace {namespace}"):
+            job = self._create(self._hook.batch_v1_client.create_namespaced_job, namespace, objects.job)
+            if job is None:
+                job = self.get(namespace, name)
+                if job is None or job["metadata"].get("deletionTimestamp") or is_reported(job):
+                    raise Conflict(f"The Job {name} in namespace {namespace} is there already, and has ended.")
+        self.complete(job, objects)
+        return job
+
+    def complete(self, job: Mapping[str, Any], objects: JobObjects) -> None:
+        """Create what a Job mounts, where it is not there yet, and let the Job run.
+
+        Whoever began may have been killed in between.
+        """
+        namespace = job["metadata"]["namespace"]
+        core = self._hook.core_v1_client
+        # Another attempt may have made it, under a name of its own.
+        config_map, secret = objects.renamed(job["metadata"]["name"]).owned(job["metadata"]["uid"])
+        with _errors(f"create the ConfigMap {job['metadata']['name']} in namespace {namespace}"):
+            self._create(core.create_namespaced_config_map, namespace, config_map)
+        if secret:
+            with _errors(f"create the Secret {job['metadata']['name']} in namespace {namespace}"):
+                self._create(core.create_namespaced_secret, namespace, secret)
+        if job["spec"].get("suspend") and not is_queued(job):
+            self._suspend(namespace, job["metadata"]["name"], False)
+
+    def get(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """The Job, or ``None``."""
+        with _errors(f"read the Job {name} in namespace {namespace}"):
+            try:
+                return self._plain(_retried(self._hook.batch_v1_client.read_namespaced_job)(name, namespace))
+            except NotFound:
+                return None
+
+    def of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
+        """The Jobs of a task instance, the newest first."""
+        with _errors(f"list the Jobs in namespace {namespace}"):
+            found = self._plain(
+                _retried(self._hook.batch_v1_client.list_namespaced_job)(
+                    namespace, label_selector=selector({**MANAGED_BY, TASK: label})
+                )
+            )
+        jobs: list[dict[str, Any]] = found.get("items") or []
+        for job in jobs:
+            job.setdefault("apiVersion", "batch/v1")
+        return sorted(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
+
+    def pods(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """The pods of a Job that are there."""
+        with _errors(f"list the pods in namespace {namespace}"):
+            found = self._plain(
+                _retried(self._hook.core_v1_client.list_namespaced_pod)(
+                    namespace, label_selector=selector({JOB_NAME: name})
+                )
+            )
+        pods: list[dict[str, Any]] = found.get("items") or []
+        return pods
+
+    def delete(self, handle: JobHandle) -> None:
+        """Delete a Job with its pods, Secret and ConfigMap; one that is gone, or another of its name, is left."""
+        from kubernetes.client import V1DeleteOptions, V1Preconditions
+
+        options = V1DeleteOptions(propagation_policy="Background", preconditions=V1Preconditions(uid=handle.uid))
+        what = f"delete the Job {handle.name} in namespace {handle.namespace}"
+        with _errors(what), suppress(NotFound, Conflict):
+            _retried(self._hook.batch_v1_client.delete_namespaced_job, conflicts=False)(
+                handle.name, handle.namespace, body=options
+            )
+
+    def keep(self, handle: JobHandle, *, ended: bool) -> None:
+        """Leave a Job where it is, for a person to look at: without its credentials, and with nothing running.
+
+        :param ended: whether it has ended by itself. One that has not is suspended, which ends its pods.
+        """
+        from kubernetes.client import V1DeleteOptions
+
+        with _errors(f"delete the Secret {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
+            _retried(self._hook.core_v1_client.delete_namespaced_secret)(
+                handle.name, handle.namespace, body=V1DeleteOptions()
+            )
+        with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"):
+            body: dict[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
+            if not ended:
+                body["spec"] = {"suspend": True}
+            with suppress(NotFound):
+                _retried(self._hook.batch_v1_client.patch_namespaced_job)(handle.name, handle.namespace, body)
+
+    def _suspend(self, namespace: str, name: str, value: bool) -> None:
+        with _errors(f"start the Job {name} in namespace {namespace}"):
+            _retried(self._hook.batch_v1_client.patch_namespaced_job)(name, namespace, {"spec": {"suspend": value}})
+
+    def _create(self, create: Callable[..., Any], namespace: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Create a thing; ``None`` if one of its name is there."""
+        try:
+            return self._plain(_retried(create, conflicts=False)(namespace, body, field_validation=_STRICT))
+        except Conflict:
+            return None
+
+    def _plain(self, thing: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._hook.api_client.sanitize_for_serialization(thing)
+        return found
+
+
+def is_reported(job: Mapping[str, Any]) -> bool:
+    """Whether a task has told how the Job ended."""
+    return (job["metadata"].get("labels") or {}).get(REPORTED) == "true"
+
+
+def _retried(call: Callable[..., Any], *, conflicts: bool = True) -> Callable[..., Any]:
+    """The call, tried again while the API server is away, with this package's errors.
+
+    :param conflicts: whether 409 is one that goes by (an update beside another one).
+    """
+    from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+    from kubernetes.client.exceptions import ApiException
+
+    def once(*arguments: Any, **named: Any) -> Any:
+        try:
+            return call(*arguments, **named)
+        except ApiException as error:
+            if error.status == 404:
+                raise NotFound(_said(error)) from error
+            if error.status == 409 and not conflicts:
+                raise Conflict(_said(error)) from error
+            raise
+
+    retried: Callable[..., Any] = generic_api_retry(once)
+    return retried
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Say what was tried where the cluster refuses, in one line.
+
+    :raises InvalidInput: the cluster does not take what it was given.
+    :raises Forbidden: it does not know, or not allow, who asks.
+    :raises NotFound: there is no such thing, or no such namespace.
+    :raises ClusterUnavailable: no answer.
+    """
+    from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import TRANSIENT_CONNECTION_ERRORS
+    from kubernetes.client.exceptions import ApiException
+
+    try:
+        yield
+    except NotFound as error:
+        raise NotFound(f"Cannot {what}: {error.message}") from error
+    except KitopsError:
+        raise
+    except ApiException as error:
+        text = f"Cannot {what}: {_said(error)}"
+        if error.status in (401, 403):
+            hint = "The page on Kubernetes lists what the account of Airflow must be allowed."
+            raise Forbidden(text, hint=hint) from error
+        if error.status in (400, 413, 422):
+            raise InvalidInput(text, hint="Correct job.") from error
+        raise ClusterUnavailable(text) from error
+    except TRANSIENT_CONNECTION_ERRORS as error:
+        raise ClusterUnavailable(f"Cannot {what}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _said(error: Any) -> str:
+    try:
+        text = str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        text = f"{error.status} {error.reason}"
+    return " ".join(text.split())[:1000]

@@ -1,0 +1,437 @@
+"""Run a workload as a Job of a Kubernetes cluster, and tell how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+    conf,
+)
+
+from airflow_provider_kitops.hooks._arguments import path_argument, settings_of
+from airflow_provider_kitops.hooks._describe import describe
+from airflow_provider_kitops.hooks._errors import airflow_errors, require
+from airflow_provider_kitops.operators._programs import ProgramOperator
+from airflow_provider_kitops.operators._settings import check_settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_kitops.cluster.job import JobObjects
+    from airflow_provider_kitops.cluster.names import TaskKey
+    from airflow_provider_kitops.cluster.outcome import Outcome
+    from airflow_provider_kitops.cluster.settings import JobSettings
+    from airflow_provider_kitops.hooks._jobs import JobHandle, Jobs
+    from airflow_provider_kitops.oci.store import Store
+    from airflow_provider_kitops.workload.spec import WorkloadSpec
+
+#: Key of the task state store (Airflow 3.3 and later): which Job the task instance started last, and where.
+STATE_KEY = "kitops_job"
+#: Key of the XCom that tells of a failed Job.
+FAILURE_KEY = "failure"
+
+_REPOSITORY = "airflow-provider-kitops"  # of the images, below the connection's registry
+_LIMITS = ("startup_timeout", "image_pull_timeout", "retry_exit_codes")
+
+
+class JobFailed(AirflowException):
+    """
+    A Job failed in a way that another try may not.
+
+    :ivar outcome: reason, message, container, exit code and last lines, for callbacks and notifiers.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.reason}: {outcome.message}")
+        self.outcome = outcome
+
+
+class JobFailedForGood(AirflowFailException):
+    """
+    A Job failed, and would again.
+
+    :ivar outcome: as in ``JobFailed``.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.reason}: {outcome.message}")
+        self.outcome = outcome
+
+
+class KubernetesProgramOperator(ProgramOperator):
+    """Runs a program as a Job. The program's own arguments come from what this is combined with."""
+
+    _image_name = "trainer"
+
+    def __init__(
+        self,
+        *,
+        image: str | None = None,
+        job: Mapping[str, Any] | None = None,
+        kubernetes_conn_id: str = "kubernetes_default",
+        signing_key: str | Path | None = None,
+        deferrable: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        from airflow_provider_kitops.cluster.settings import JobSettings
+
+        check_settings({} if job is None else job, "job", self.task_id, JobSettings)
+        self.image = image
+        self.job = job
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.signing_key = signing_key
+        self.deferrable = deferrable
+
+    def _execute(self, context: Context) -> Any:
+        require("Running workloads on Kubernetes", "kubernetes", "airflow.providers.cncf.kubernetes")
+        from airflow_provider_kitops.hooks._jobs import JobHandle
+
+        settings = self._job_settings()
+        jobs = self._jobs()
+        namespace = settings.namespace or self._cluster().get_namespace() or "default"
+        with self.hook.store() as store:
+            spec, objects = self._objects(store, context, settings, namespace)
+        job = self._running_job(context, jobs, namespace, spec)
+        try:
+            if job is None:
+                job = self._start(context, jobs, objects)
+                self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+            else:
+                self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+                jobs.complete(job, objects)
+            handle = JobHandle.of(job)
+            self._remember(context, handle)
+            output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags)}
+            trigger = self._trigger(handle, settings, self._deadline(context))
+            if self.deferrable:
+                self.defer(
+                    trigger=trigger,
+                    method_name="execute_complete",
+                    kwargs={"handle": asdict(handle), "output": output},
+                )
+            event = _in_a_thread(trigger)
+        except TaskDeferred:
+            raise
+        except BaseException as error:
+            # Another try would go on with the Job. If there is none, or somebody ends the task, nothing runs on.
+            if not isinstance(error, Exception) or not _has_retries(context):
+                self._end(context, jobs, settings)
+            raise
+        return self._conclude(context, event, handle, output)
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any], handle: Mapping[str, Any], output: Mapping[str, Any]
+    ) -> Any:
+        """Tell what came of the Job."""
+        from airflow_provider_kitops.hooks._jobs import JobHandle
+
+        return self._guarded(context, lambda: self._conclude(context, event, JobHandle(**handle), output))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after waiting. If the trigger itself failed, the Job is ended: nobody waits for it any more."""
+        if next_method == "execute_complete":
+            return super().resume_execution(next_method, next_kwargs, context)
+        with airflow_errors():
+            self._end(context, self._jobs(), self._job_settings())
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _job_settings(self) -> JobSettings:
+        """The task's own settings over those of the installation."""
+        from pydantic import ValidationError
+
+        from airflow_provider_kitops._validation import problems
+        from airflow_provider_kitops.cluster.settings import JobSettings
+        from airflow_provider_kitops.oci.errors import InvalidInput
+
+        text = conf.get("kitops", "job", fallback="") or "{}"
+        try:
+            everywhere = json.loads(text)
+        except ValueError as error:
+            raise InvalidInput(f"The option [kitops] job is no JSON: {error}.") from None
+        chosen = {**settings_of(everywhere, "[kitops] job"), **settings_of(self.job, "job")}
+        try:
+            return JobSettings.model_validate(chosen)
+        except ValidationError as error:
+            raise InvalidInput(f"job cannot be used: {problems(error, JobSettings, 'together')}.") from None
+
+    def _cluster(self, conn_id: str | None = None) -> Any:
+        from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+        return KubernetesHook(conn_id=conn_id or self.kubernetes_conn_id)
+
+    def _jobs(self, conn_id: str | None = None) -> Jobs:
+        from airflow_provider_kitops.hooks._jobs import Jobs
+
+        return Jobs(self._cluster(conn_id))
+
+    def _objects(
+        self, store: Store, context: Context, settings: JobSettings, namespace: str
+    ) -> tuple[WorkloadSpec, JobObjects]:
+        from airflow_provider_kitops.cluster.job import job_objects
+        from airflow_provider_kitops.workload.mounts import job_files
+        from airflow_provider_kitops.workload.runner import check
+
+        image = self._pinned_image(store, self.image or settings.image, self._image_name)
+        steps = self._pinned_image(store, settings.steps_image, "steps")
+        resources = {"cpu": settings.cpu, "memory": settings.memory, "gpu": settings.gpu}
+        spec = self._spec(store, image=image, resources=resources)
+        check(spec, store)
+        key = b"" if self.signing_key is None else _read_key(self.signing_key)
+        files, secrets = job_files(spec, store.config, signing_key=key)
+        limit = self.execution_timeout
+        objects = job_objects(
+            spec,
+            settings,
+            task=_task_key(context),
+            attempt=str(context["ti"].try_number),
+            namespace=namespace,
+            steps_image=steps,
+            files=files,
+            secrets=secrets,
+            deadline=limit.total_seconds() if limit else None,
+        )
+        return spec, objects
+
+    def _pinned_image(self, store: Store, image: str | None, name: str) -> str:
+        """The image by digest, which is what provenance names; a tag is resolved once, here.
+
+        :raises InvalidInput: it is nowhere to be found.
+        """
+        from airflow_provider_kitops import __version__
+        from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError
+        from airflow_provider_kitops.oci.reference import Reference
+        from airflow_provider_kitops.oci.store import Store as OtherStore
+        from airflow_provider_kitops.oci.store import StoreConfig
+
+        usual = not image
+        image = image or f"{store.config.registry}/{_REPOSITORY}/{name}:{__version__}"
+        reference = Reference.parse(image)
+        if reference.digest or not (reference.registry or store.config.registry):
+            return image
+        other = reference.registry and reference.registry != store.config.registry
+        try:
+            if other:
+                config = StoreConfig(registry=reference.registry, docker_config=store.config.docker_config)
+                with OtherStore(config) as elsewhere:
+                    return str(elsewhere.resolve(reference)[0])
+            return str(store.resolve(reference)[0])
+        except KitopsError as error:
+            if error.transient:
+                raise
+            hint = (
+                f"Push it there (make images REGISTRY={store.config.registry}), or name another one in job."
+                if usual
+                else "Name it by digest: NAME@sha256:…"
+            )
+            raise InvalidInput(f"Cannot find the image {image}: {error.message}", hint=hint) from error
+
+    def _start(self, context: Context, jobs: Jobs, objects: JobObjects) -> dict[str, Any]:
+        from airflow_provider_kitops.oci.errors import Conflict
+
+        try:
+            return jobs.start(objects)
+        except Conflict:
+            # One that was kept, of a run of this name that was deleted since.
+            name = _task_key(context).job_name(f"{context['ti'].try_number}-{uuid.uuid4().hex[:6]}")
+            return jobs.start(objects.renamed(name))
+
+    def _running_job(self, context: Context, jobs: Jobs, namespace: str, spec: WorkloadSpec) -> dict[str, Any] | None:
+        """The Job that an earlier worker of this task instance started and that nobody has told the end of.
+
+        One that failed is not gone on from, nor one that does other work than the task would now.
+        """
+        from airflow_provider_kitops.cluster.names import SPECIFICATION, digest_label
+        from airflow_provider_kitops.cluster.outcome import outcome_of
+        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
+
+        self._leave_elsewhere(context, namespace)
+        chosen = None
+        for job in jobs.of_task(namespace, _task_key(context).label):
+            if is_reported(job) or job["metadata"].get("deletionTimestamp"):
+                continue
+            name = job["metadata"]["name"]
+            outcome = outcome_of(job, jobs.pods(namespace, name))
+            same = job["metadata"]["labels"].get(SPECIFICATION) == digest_label(spec.digest)
+            if chosen is None and same and (outcome is None or outcome.succeeded):
+                chosen = job
+                continue
+            if outcome and not outcome.succeeded:
+                self.log.info("The Job %s of an earlier try failed: %s", name, outcome.message)
+            else:
+                self.log.info("Deleting the Job %s of an earlier try: it does other work than this one.", name)
+            jobs.delete(JobHandle.of(job))
+        return chosen
+
+    def _leave_elsewhere(self, context: Context, namespace: str) -> None:
+        """Delete the Job of an earlier try that runs where this one would not look for it."""
+        from airflow_provider_kitops.hooks._jobs import JobHandle
+
+        state = context.get("task_state_store")
+        stored = None if state is None else state.get(STATE_KEY)
+        if not isinstance(stored, dict):
+            return
+        where = (stored.get("kubernetes_conn_id"), stored.get("namespace"))
+        if where == (self.kubernetes_conn_id, namespace) or not all(isinstance(each, str) for each in where):
+            return
+        handle = JobHandle(str(stored["namespace"]), str(stored["name"]), str(stored["uid"]))
+        self.log.info("Deleting the Job %s of an earlier try in namespace %s.", handle.name, handle.namespace)
+        self._jobs(str(stored["kubernetes_conn_id"])).delete(handle)
+
+    def _remember(self, context: Context, handle: JobHandle) -> None:
+        state = context.get("task_state_store")
+        if state is not None:
+            state.set(STATE_KEY, {"kubernetes_conn_id": self.kubernetes_conn_id, **asdict(handle)})
+
+    def _deadline(self, context: Context) -> float | None:
+        """When the task's time is over: Airflow itself does not look while a task is deferred."""
+        if self.execution_timeout is None:
+            return None
+        start = getattr(context["ti"], "start_date", None)
+        begin = start.timestamp() if isinstance(start, datetime) else time.time()
+        return float(begin + self.execution_timeout.total_seconds())
+
+    def _trigger(self, handle: JobHandle, settings: JobSettings, deadline: float | None) -> Any:
+        from airflow_provider_kitops.triggers.job import WorkloadJobTrigger
+
+        limits = settings.model_dump(mode="json", include=set(_LIMITS))
+        in_cluster = True if self._cluster().is_in_cluster else None
+        return WorkloadJobTrigger(
+            self.kubernetes_conn_id,
+            handle.namespace,
+            handle.name,
+            handle.uid,
+            limits,
+            in_cluster=in_cluster,
+            deadline=deadline,
+        )
+
+    def _conclude(
+        self, context: Context, event: Mapping[str, Any], handle: JobHandle, output: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        from airflow_provider_kitops.cluster.outcome import Outcome
+
+        outcome = Outcome.of_json(event["outcome"])
+        settings, jobs = self._job_settings(), self._jobs()
+        if not outcome.succeeded:
+            self.log.error("%s", outcome.message)
+            if outcome.detail:
+                self.log.error("The last lines of %s:\n%s", outcome.container, outcome.detail)
+            context["ti"].xcom_push(key=FAILURE_KEY, value=outcome.to_json())
+            self._finish(jobs, handle, settings, outcome)
+            if outcome.reason == "ExecutionTimeout":
+                raise AirflowTaskTimeout(outcome.message)
+            raise JobFailed(outcome) if outcome.retry else JobFailedForGood(outcome)
+        # The Job stays until its digest has been read back: if that fails, the next try reads on and works no more.
+        with self.hook.store() as store:
+            answer = self._read_back(store, outcome, output)
+        answer["progress"] = event.get("progress")
+        self._finish(jobs, handle, settings, outcome)
+        return answer
+
+    def _read_back(self, store: Store, outcome: Outcome, output: Mapping[str, Any]) -> dict[str, Any]:
+        from airflow_provider_kitops.workload.provenance import published_metrics
+
+        result = outcome.result
+        reference = store.reference(output["reference"]).at(result["digest"])
+        metrics = result.get("metrics")
+        if metrics is None:  # too many for what a pod can tell
+            metrics = published_metrics(store, str(reference), provenance=result.get("provenance") or "")
+        return describe(
+            store,
+            reference,
+            tags=output["tags"],
+            metrics=metrics,
+            seconds=result.get("seconds"),
+            provenance=result.get("provenance"),
+        )
+
+    def _finish(self, jobs: Jobs, handle: JobHandle, settings: JobSettings, outcome: Outcome) -> None:
+        """Remove the Job, or leave it for a person to look at, as ``on_finish`` says."""
+        from airflow_provider_kitops.oci.errors import KitopsError
+
+        delete = settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded)
+        try:
+            if delete:
+                jobs.delete(handle)
+            else:
+                jobs.keep(handle, ended=not outcome.given_up)
+        except KitopsError as error:
+            # What the Job did is known, and stays so.
+            self.log.warning("%s It goes by itself %d s after its end.", error, settings.ttl)
+
+    def _end(self, context: Context, jobs: Jobs, settings: JobSettings) -> None:
+        """Delete whatever Jobs of this task instance nobody has told the end of."""
+        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
+
+        namespace = settings.namespace or self._cluster().get_namespace() or "default"
+        for job in jobs.of_task(namespace, _task_key(context).label):
+            if not is_reported(job):
+                self.log.info("Deleting the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+                jobs.delete(JobHandle.of(job))
+
+
+def _task_key(context: Context) -> TaskKey:
+    from airflow_provider_kitops.cluster.names import TaskKey
+
+    ti = context["ti"]
+    return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+
+def _has_retries(context: Context) -> bool:
+    ti = context["ti"]
+    return bool(ti.try_number <= (getattr(ti, "max_tries", 0) or 0))
+
+
+def _read_key(path: str | Path) -> bytes:
+    from airflow_provider_kitops.oci.errors import InvalidInput
+
+    path = path_argument(path, "signing_key")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"Cannot read the signing key {path}: {error.strerror}.") from error
+
+
+def _in_a_thread(trigger: Any) -> dict[str, Any]:
+    """Follow the Job here. In a thread, so that being told to end interrupts the wait and not the event loop."""
+    from airflow_provider_kitops.triggers.job import event_of
+
+    answer: Future[Any] = Future()
+    loop = asyncio.new_event_loop()
+    following = loop.create_task(trigger.follow())
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            answer.set_result(loop.run_until_complete(following))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            answer.set_exception(error)
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    thread = threading.Thread(target=run, name="follow-job", daemon=True)
+    thread.start()
+    try:
+        return event_of(answer.result())
+    except BaseException:
+        with suppress(RuntimeError):  # the loop has ended by itself
+            loop.call_soon_threadsafe(following.cancel)
+        thread.join(10)
+        raise

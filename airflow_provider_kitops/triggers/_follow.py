@@ -1,0 +1,142 @@
+"""From a Job that was started to how it ended, with its log on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.cluster.names import LOGGED
+from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
+from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
+from airflow_provider_kitops.triggers._logs import Logs
+from airflow_provider_kitops.triggers._watch import View, watching
+
+if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+    from airflow_provider_kitops.cluster.settings import JobSettings
+    from airflow_provider_kitops.workload.progress import WorkloadProgress
+
+_LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
+_MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What came of a Job.
+
+    :param outcome: how it ended.
+    :param progress: the last progress that its program told.
+    """
+
+    outcome: Outcome
+    progress: WorkloadProgress | None = None
+
+
+async def follow_job(
+    hook: AsyncKubernetesHook,
+    namespace: str,
+    name: str,
+    settings: JobSettings,
+    write: Callable[[str], None],
+    *,
+    deadline: float | None = None,
+) -> Followed:
+    """Wait until a Job has ended, or is to be given up.
+
+    May be cancelled and called again, by another process too: the log goes on about where it was.
+
+    :param hook: reaches the cluster.
+    :param settings: how long is waited for what.
+    :param write: gets each line of the log, and what happens to the Job.
+    :param deadline: time (Unix) after which the Job is given up, whatever it does.
+    """
+    async with watching(hook, namespace, name) as view:
+        while not view.listed:
+            await view.changed.wait()
+            view.changed.clear()
+        logs = Logs(hook, namespace, write, _logged_until(view))
+        following = _Following(view, settings, write, deadline)
+        mark = asyncio.create_task(_mark(hook, namespace, name, logs))
+        try:
+            while True:
+                logs.see(view.pods)
+                outcome = following.outcome()
+                if outcome is not None:
+                    break
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(view.changed.wait(), following.left())
+                view.changed.clear()
+            await logs.finish(_LOG_SECONDS)
+            return Followed(outcome, logs.progress)
+        finally:
+            mark.cancel()
+            await logs.stop()
+
+
+class _Following:
+    def __init__(self, view: View, settings: JobSettings, write: Callable[[str], None], deadline: float | None) -> None:
+        self.view, self.settings, self.write, self.deadline = view, settings, write, deadline
+        self.waiting: Waiting | None = None
+        self.told: set[str] = set()
+
+    def outcome(self) -> Outcome | None:
+        pods = list(self.view.pods.values())
+        job = self.view.job
+        found = outcome_of(job, pods, retry_exit_codes=self.settings.retry_exit_codes)
+        if found:
+            return found
+        self._tell_failures(pods)
+        if self.deadline is not None and time.time() >= self.deadline:
+            return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
+        waiting = waiting_for(job, pods, self.settings) if job else None
+        if waiting and (self.waiting is None or waiting.message != self.waiting.message):
+            self.write(waiting.message)
+        self.waiting = waiting
+        now = datetime.now(UTC)
+        left = waiting.left(now) if waiting else None
+        if waiting and left is not None and left <= 0:
+            return waiting.given_up(now)
+        return None
+
+    def left(self) -> float | None:
+        """Seconds until something is decided though nothing changes."""
+        limits = [self.waiting.left(datetime.now(UTC))] if self.waiting else []
+        limits.append(None if self.deadline is None else self.deadline - time.time())
+        known = [max(limit, 0.1) for limit in limits if limit is not None]
+        return min(known, default=None)
+
+    def _tell_failures(self, pods: list[dict[str, Any]]) -> None:
+        """Say why a pod ended where the Job goes on with another one."""
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            failure = failure_of(pod, retry_exit_codes=self.settings.retry_exit_codes)
+            if failure and name not in self.told:
+                self.told.add(name)
+                self.write(failure.message)
+
+
+def _logged_until(view: View) -> datetime | None:
+    text = ((view.job or {}).get("metadata") or {}).get("annotations", {}).get(LOGGED)
+    return datetime.fromisoformat(text) if text else None
+
+
+async def _mark(hook: AsyncKubernetesHook, namespace: str, name: str, logs: Logs) -> None:
+    """Note on the Job how far its log has been read, for whoever follows it after this process."""
+    from kubernetes_asyncio import client
+
+    marked = logs.until
+    while True:
+        await asyncio.sleep(_MARK_SECONDS)
+        if logs.until is None or logs.until == marked:
+            continue
+        body = {"metadata": {"annotations": {LOGGED: logs.until.isoformat()}}}
+        with suppress(Exception):  # it only spares somebody lines that were read before
+            async with hook.get_conn() as connection:
+                await client.BatchV1Api(connection).patch_namespaced_job(name, namespace, body)
+            marked = logs.until

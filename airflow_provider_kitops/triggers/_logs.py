@@ -1,0 +1,175 @@
+"""The containers' logs, line by line as they are written, each line once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.cluster.outcome import container_states
+from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
+
+if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS, _SILENCE_SECONDS = 30, 300  # after so long without a byte the line is asked for anew
+_LINE_LIMIT = 16 * 1024  # characters; a longer line is shown in pieces
+_PROGRESS_SECONDS = 10.0  # between two lines of progress
+_AGAIN_SECONDS, _LONGEST_WAIT = 1.0, 30.0  # before a log is asked for again
+
+
+class Logs:
+    """Follows every container of a Job's pods.
+
+    :param hook: reaches the cluster.
+    :param namespace: the pods' namespace.
+    :param write: gets each line.
+    :param since: lines up to then have been written before.
+    """
+
+    def __init__(
+        self, hook: AsyncKubernetesHook, namespace: str, write: Callable[[str], None], since: datetime | None = None
+    ) -> None:
+        self.hook, self.namespace, self.write, self.since = hook, namespace, write, since
+        #: The last line's time.
+        self.until = since
+        #: The last progress that a program told.
+        self.progress: WorkloadProgress | None = None
+        self._told, self._last = 0.0, ""
+        self._pods: dict[str, dict[str, Any]] = {}
+        self._following: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    def see(self, pods: dict[str, dict[str, Any]]) -> None:
+        """Follow what has begun to run."""
+        self._pods = pods
+        for name, pod in pods.items():
+            for container, state in container_states(pod):
+                if ("running" in state or "terminated" in state) and (name, container) not in self._following:
+                    follow = self._follow(name, container)
+                    self._following[name, container] = asyncio.create_task(follow)
+
+    async def finish(self, seconds: float) -> None:
+        """Read what is left, but no longer than ``seconds``."""
+        tasks = list(self._following.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            if late:
+                self.write("(the rest of the log could not be read in time)")
+        await self.stop()
+        self._tell(final=True)
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        for task in self._following.values():
+            task.cancel()
+        await asyncio.gather(*self._following.values(), return_exceptions=True)
+
+    async def _follow(self, pod: str, container: str) -> None:
+        from aiohttp import ClientError
+        from kubernetes_asyncio.client import ApiException
+
+        seen, wait = _Seen(self.since), _AGAIN_SECONDS
+        while True:
+            ended = self._ended(pod, container)  # known before it is read: then all that it wrote is in the answer
+            try:
+                async for line in self._lines(pod, container, seen.last, follow=not ended):
+                    wait = _AGAIN_SECONDS
+                    if seen.new(line):
+                        self._line(container, seen.text)
+                        if seen.last and (self.until is None or seen.last > self.until):
+                            self.until = seen.last
+                if ended:
+                    return
+            except ApiException as error:
+                if error.status == 404:
+                    return  # the pod is gone, and with it whatever it had left to say
+                if error.status in (401, 403):
+                    self.write(f"(the log of {container} may not be read: {error.reason})")
+                    return
+            except (ClientError, TimeoutError, OSError) as error:
+                log.debug("The log of %s in %s was cut: %s", container, pod, error)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def _lines(self, pod: str, container: str, since: datetime | None, *, follow: bool) -> AsyncIterator[str]:
+        from kubernetes_asyncio import client
+
+        more: dict[str, Any] = {}
+        if since is not None:
+            more["since_seconds"] = max(1, int((datetime.now(UTC) - since + timedelta(seconds=5)).total_seconds()))
+        async with self.hook.get_conn() as connection:
+            answer: Any = await client.CoreV1Api(connection).read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=container,
+                follow=follow,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=(_CONNECT_SECONDS, _SILENCE_SECONDS),
+                **more,
+            )
+            if answer.status >= 400:
+                text = (await answer.read()).decode(errors="replace")
+                raise client.ApiException(status=answer.status, reason=" ".join(text.split())[:300])
+            rest = b""
+            async for chunk in answer.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace")
+                if len(rest) > _LINE_LIMIT * 4:
+                    yield rest.decode(errors="replace")
+                    rest = b""
+            if rest:
+                yield rest.decode(errors="replace")
+
+    def _ended(self, pod: str, container: str) -> bool:
+        found = self._pods.get(pod)
+        if found is None or found.get("deleted"):
+            return True
+        return "terminated" in dict(container_states(found)).get(container, {})
+
+    def _line(self, container: str, text: str) -> None:
+        progress = parse_progress(text)
+        if progress is not None:
+            self.progress = progress
+            self._tell()
+            return
+        # Programs that draw a bar write over the line again and again: its last state says it all.
+        text = text.rstrip("\r").rpartition("\r")[2]
+        for begin in range(0, max(len(text), 1), _LINE_LIMIT):
+            self.write(f"[{container}] {text[begin : begin + _LINE_LIMIT]}")
+
+    def _tell(self, *, final: bool = False) -> None:
+        if self.progress is None:
+            return
+        text, now = str(self.progress), time.monotonic()
+        if (final and text != self._last) or (not final and now - self._told >= _PROGRESS_SECONDS):
+            self._told, self._last = now, text
+            self.write(f"[work] {text}")
+
+
+class _Seen:
+    """Tells new lines from those that were read before a connection broke: by their times, to the nanosecond."""
+
+    def __init__(self, since: datetime | None) -> None:
+        self.last = since
+        self.text = ""
+        self._stamp = ""
+
+    def new(self, line: str) -> bool:
+        """Whether the line is new; then ``text`` is what it says and ``last`` when it was written."""
+        stamp, _, text = line.partition(" ")
+        try:
+            when = datetime.fromisoformat(stamp)
+        except ValueError:  # a piece of a line
+            self.text = line
+            return True
+        if self.last is not None and (when < self.last or (when == self.last and stamp <= self._stamp)):
+            return False
+        self.last, self._stamp, self.text = when, stamp, text
+        return True

@@ -1,0 +1,262 @@
+"""One watch for all Jobs of a namespace: however many triggers wait, the API server holds one connection.
+
+Pods are watched, for nearly all that happens to a Job happens to its pod first. The Jobs themselves are listed: when a
+pod has ended, and now and then, for what changes no pod (a queue, a deadline). Both lists are of the Jobs of this
+package only, by label.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.cluster.names import MANAGED_BY, selector
+from airflow_provider_kitops.cluster.outcome import job_of
+
+if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+log = logging.getLogger(__name__)
+
+_WATCH_SECONDS = 300  # then the server ends the watch
+_CONNECT_SECONDS = 30
+_LIST_SECONDS = 30.0  # between two looks at the Jobs while no pod changes
+_SOON_SECONDS = 1.0  # the same while a pod has ended and its Job has not yet said what that means
+_LONGEST_WAIT = 30.0  # between two tries while the API server is away
+_POLL_SECONDS = 10.0  # between two lists of pods where watching them is forbidden
+_FINAL = ("Succeeded", "Failed")
+_SELECTOR = selector(dict(MANAGED_BY))
+
+
+@dataclass(eq=False)
+class View:
+    """What is known about one Job.
+
+    :param job: as the API gives it; ``None`` if it is not there.
+    :param pods: by name. A pod that has been deleted stays as it was last seen.
+    :param changed: set when something has changed.
+    :param listed: whether ``job`` has been looked for since the view was opened.
+    """
+
+    name: str
+    job: dict[str, Any] | None = None
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    listed: bool = False
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a pod has ended of which the Job is yet to take note."""
+        conditions = ((self.job or {}).get("status") or {}).get("conditions") or []
+        if self.job is None or any(each["type"] in ("Complete", "Failed") for each in conditions):
+            return False
+        return bool(self.pods) and all(_ended(pod) for pod in self.pods.values())
+
+
+class NamespaceWatch:
+    """The pods and Jobs of this package in one namespace, for any number of views.
+
+    :param hook: reaches the cluster.
+    :param namespace: the namespace.
+    """
+
+    def __init__(self, hook: AsyncKubernetesHook, namespace: str) -> None:
+        self.hook, self.namespace = hook, namespace
+        self.views: set[View] = set()
+        self._look = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self, name: str) -> View:
+        """A view of one Job; the first one begins the watch."""
+        view = View(name)
+        self.views.add(view)
+        if self._tasks:
+            self._look.set()
+        else:
+            # In a context of its own: what it logs is not the log of the task that happened to be the first.
+            for run in (self._watch, self._list):
+                self._tasks.append(asyncio.create_task(run(), context=contextvars.Context()))
+        return view
+
+    async def close(self, view: View) -> None:
+        """Close a view; the last one ends the watch."""
+        self.views.discard(view)
+        if not self.views:
+            tasks, self._tasks = self._tasks, []
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        failures, poll = 0, False
+        while True:
+            try:
+                async with self.hook.get_conn() as connection:
+                    version = await self._pods(connection)
+                    failures = 0
+                    if poll:
+                        await asyncio.sleep(_POLL_SECONDS)
+                        continue
+                    await self._stream(connection, version)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the Jobs run on and are looked for again
+                status = getattr(error, "status", None)
+                if status == 410:  # what was seen last is too old to go on from
+                    continue
+                if status == 403 and not poll:
+                    poll = True
+                    log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
+                    continue
+                failures += 1
+                await self._wait(failures, error)
+
+    async def _pods(self, connection: Any) -> str:
+        """Take note of all pods; the version to watch from."""
+        from kubernetes_asyncio import client
+
+        answer = await client.CoreV1Api(connection).list_namespaced_pod(
+            self.namespace, label_selector=_SELECTOR, _preload_content=False
+        )
+        found = await _read(answer)
+        items = found.get("items") or []
+        for pod in items:
+            self._seen(pod)
+        there = {pod["metadata"]["name"] for pod in items}
+        for view in self.views:
+            for name, pod in view.pods.items():
+                if name not in there and not pod["deleted"]:
+                    pod["deleted"] = True
+                    view.changed.set()
+                    self._look.set()
+        return str(found["metadata"]["resourceVersion"])
+
+    async def _stream(self, connection: Any, version: str) -> None:
+        from kubernetes_asyncio import client, watch
+
+        # Ends after a while, so that the next one is asked for with the credentials of then.
+        async with watch.Watch(return_type="object").stream(
+            client.CoreV1Api(connection).list_namespaced_pod,
+            self.namespace,
+            label_selector=_SELECTOR,
+            resource_version=version,
+            timeout_seconds=_WATCH_SECONDS,
+            allow_watch_bookmarks=True,
+            _request_timeout=(_CONNECT_SECONDS, _WATCH_SECONDS + _CONNECT_SECONDS),
+        ) as events:
+            async for event in events:
+                if event["type"] != "BOOKMARK":
+                    self._seen(event["raw_object"], deleted=event["type"] == "DELETED")
+
+    def _seen(self, pod: dict[str, Any], *, deleted: bool = False) -> None:
+        name = job_of(pod)
+        for view in self.views:
+            if view.name != name:
+                continue
+            view.pods[pod["metadata"]["name"]] = _kept(pod, deleted=deleted)
+            view.changed.set()
+            if deleted or _ended(pod):
+                self._look.set()
+
+    async def _list(self) -> None:
+        failures = 0
+        while True:
+            self._look.clear()
+            try:
+                await self._jobs()
+                failures = 0
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as above
+                failures += 1
+                await self._wait(failures, error)
+                continue
+            soon = any(view.unsettled for view in self.views)
+            try:
+                await asyncio.wait_for(self._look.wait(), _SOON_SECONDS if soon else _LIST_SECONDS)
+                await asyncio.sleep(0.2)  # what follows within a moment is seen by the same list
+            except TimeoutError:
+                continue
+
+    async def _jobs(self) -> None:
+        from kubernetes_asyncio import client
+
+        asked = list(self.views)
+        async with self.hook.get_conn() as connection:
+            answer = await client.BatchV1Api(connection).list_namespaced_job(
+                self.namespace, label_selector=_SELECTOR, _preload_content=False
+            )
+            found = {job["metadata"]["name"]: job for job in (await _read(answer)).get("items") or []}
+        for view in asked:
+            job = found.get(view.name)
+            if job != view.job or not view.listed:
+                view.job, view.listed = job, True
+                view.changed.set()
+
+    async def _wait(self, failures: int, error: Exception) -> None:
+        wait = min(2.0 ** (failures - 1), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        log.warning("No answer from the cluster about namespace %s (%s); again in %.0f s.", self.namespace, text, wait)
+        await asyncio.sleep(wait)
+
+
+_watches: dict[tuple[Any, ...], NamespaceWatch] = {}
+
+
+@asynccontextmanager
+async def watching(hook: AsyncKubernetesHook, namespace: str, name: str) -> AsyncIterator[View]:
+    """A view of the Job ``name``, on the one watch that this process has for its namespace.
+
+    :param hook: how the cluster is reached, if nobody watches the namespace yet.
+    """
+    key = (asyncio.get_running_loop(), hook.conn_id, namespace)
+    watch = _watches.get(key)
+    if watch is None:
+        watch = _watches[key] = NamespaceWatch(hook, namespace)
+    view = watch.open(name)
+    try:
+        yield view
+    finally:
+        if watch.views == {view}:
+            del _watches[key]
+        await watch.close(view)
+
+
+async def _read(answer: Any) -> dict[str, Any]:
+    from kubernetes_asyncio.client import ApiException
+
+    if answer.status >= 400:
+        text = (await answer.read()).decode(errors="replace")
+        raise ApiException(status=answer.status, reason=f"{answer.reason}: {text[:300]}")
+    found: dict[str, Any] = await answer.json()
+    return found
+
+
+def _kept(pod: dict[str, Any], *, deleted: bool) -> dict[str, Any]:
+    """Of a pod, what is ever looked at: there may be many, and their specifications are long."""
+    metadata, spec = pod["metadata"], pod.get("spec") or {}
+    kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp")
+
+    def container(each: dict[str, Any]) -> dict[str, Any]:
+        return {key: each[key] for key in ("name", "image", "resources") if key in each}
+
+    return {
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {
+            "nodeName": spec.get("nodeName"),
+            "initContainers": [container(each) for each in spec.get("initContainers") or []],
+            "containers": [container(each) for each in spec.get("containers") or []],
+        },
+        "status": pod.get("status") or {},
+        "deleted": deleted,
+    }
+
+
+def _ended(pod: dict[str, Any]) -> bool:
+    return bool(pod.get("deleted")) or (pod.get("status") or {}).get("phase") in _FINAL

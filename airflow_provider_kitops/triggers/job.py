@@ -1,0 +1,146 @@
+"""Wait for a workload's Job in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_kitops.triggers._follow import Followed, follow_job
+
+
+class WorkloadJobTrigger(BaseTrigger):
+    """
+    Follow a Job, write its log into the task's, and send one event when it has ended or is to be given up.
+
+    However many of these wait, the API server holds one watch for each namespace. The event is ``{"outcome": …,
+    "progress": …}``, both as plain values. If the task is marked or cleared meanwhile, the Job is deleted.
+
+    :param kubernetes_conn_id: the cluster.
+    :param in_cluster: whether to use the account of the pod that this runs in; ``None``: as the connection says.
+    :param namespace: the Job's namespace.
+    :param name: its name.
+    :param uid: its uid.
+    :param limits: the settings of ``JobSettings`` that say how long is waited for what.
+    :param deadline: time (Unix) after which the Job is given up, whatever it does.
+    """
+
+    def __init__(
+        self,
+        kubernetes_conn_id: str,
+        namespace: str,
+        name: str,
+        uid: str,
+        limits: Mapping[str, Any],
+        in_cluster: bool | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.namespace = namespace
+        self.name = name
+        self.uid = uid
+        self.limits = limits
+        self.in_cluster = in_cluster
+        self.deadline = deadline
+        self._over = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments; no credentials among them."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "kubernetes_conn_id": self.kubernetes_conn_id,
+                "namespace": self.namespace,
+                "name": self.name,
+                "uid": self.uid,
+                "limits": dict(self.limits),
+                "in_cluster": self.in_cluster,
+                "deadline": self.deadline,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Follow the Job."""
+        followed = await self.follow()
+        self._over = True
+        yield TriggerEvent(event_of(followed))
+
+    async def follow(self) -> Followed:
+        """The same, for a task that waits on its worker."""
+        from airflow_provider_kitops.cluster.settings import JobSettings
+
+        return await follow_job(
+            self._hook(),
+            self.namespace,
+            self.name,
+            JobSettings.model_validate(dict(self.limits)),
+            lambda line: self.log.info("%s", line),
+            deadline=self.deadline,
+        )
+
+    async def on_kill(self) -> None:
+        """End the Job, because a person marked or cleared the task (Airflow 3.3 and later)."""
+        if not self._over:
+            await self._delete()
+
+    async def cleanup(self) -> None:
+        """Do the same in Airflow before 3.3, which tells nothing but that the trigger is not needed any more."""
+        if AIRFLOW_V_3_3_PLUS or self._over:
+            return
+        if await self._still_deferred():  # the triggerer stops, or hands the trigger to another one
+            return
+        await self._delete()
+
+    def _hook(self) -> Any:
+        from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+        return AsyncKubernetesHook(conn_id=self.kubernetes_conn_id, in_cluster=self.in_cluster)
+
+    async def _delete(self) -> None:
+        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+        from kubernetes_asyncio import client
+
+        self.log.info("Deleting the Job %s in namespace %s.", self.name, self.namespace)
+        options = client.V1DeleteOptions(
+            propagation_policy="Background", preconditions=client.V1Preconditions(uid=self.uid)
+        )
+
+        async def delete() -> None:
+            async with self._hook().get_conn() as connection:
+                try:
+                    await client.BatchV1Api(connection).delete_namespaced_job(self.name, self.namespace, body=options)
+                except client.ApiException as error:
+                    if error.status not in (404, 409):  # gone, or another one of this name
+                        raise
+
+        await generic_api_retry(delete)()
+
+    async def _still_deferred(self) -> bool:
+        import asyncio
+
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+        from airflow.utils.state import TaskInstanceState
+
+        ti = self.task_instance
+        if ti is None:
+            return True
+        states = await asyncio.to_thread(
+            RuntimeTaskInstance.get_task_states,
+            dag_id=ti.dag_id,
+            task_ids=[ti.task_id],
+            run_ids=[ti.run_id],
+            map_index=ti.map_index,
+        )
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
+        return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
+
+
+def event_of(followed: Followed) -> dict[str, Any]:
+    """What came of a Job, as plain values."""
+    from dataclasses import asdict
+
+    progress = None if followed.progress is None else asdict(followed.progress)
+    return {"outcome": followed.outcome.to_json(), "progress": progress}
