@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,26 +42,28 @@ class Subject:
 
 @dataclass(frozen=True)
 class ResourceDescriptor:
-    """Something that a predicate refers to (resource_descriptor.md); at least a uri or a digest.
+    """Something that a predicate refers to (resource_descriptor.md); at least a uri, a digest or its content.
 
     :param name: what it is called where it was used.
     :param uri: where it is, for example ``oci://host/repository``.
     :param digest: ``algorithm:hex``, or empty.
     :param media_type: type of its content, or empty.
+    :param content: its bytes, where they are few; None = they are elsewhere.
     :param annotations: anything else worth telling.
-    :raises InvalidInput: malformed digest, or neither uri nor digest.
+    :raises InvalidInput: malformed digest, or neither uri nor digest nor content.
     """
 
     name: str = ""
     uri: str = ""
     digest: str = ""
     media_type: str = ""
+    content: bytes | None = None
     annotations: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.digest and not is_digest(self.digest):
             raise InvalidInput(f"Malformed digest {self.digest[:100]!r} of the resource {self.name or self.uri!r}.")
-        if not self.uri and not self.digest:
+        if not self.uri and not self.digest and self.content is None:
             raise InvalidInput(f"The resource {self.name!r} of a statement has neither a uri nor a digest.")
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +72,8 @@ class ResourceDescriptor:
         value = {key: text for key, text in value.items() if text}
         if self.digest:
             value["digest"] = digest_set(self.digest)
+        if self.content is not None:
+            value["content"] = base64.b64encode(self.content).decode("ascii")
         if self.annotations:
             value["annotations"] = dict(self.annotations)
         return value

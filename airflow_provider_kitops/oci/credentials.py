@@ -61,7 +61,8 @@ class Credentials:
 def docker_config_file(path: Path | None = None) -> Path:
     """Docker's config file.
 
-    :param path: the file, or the directory that holds ``config.json``; by default as docker looks for it: in
+    :param path: the file, or the directory that holds ``config.json``; what does not exist is a file if its name has a
+        suffix. By default as docker looks for it: in
         ``$DOCKER_CONFIG``, else in ``$HOME/.docker``.
     :raises InvalidInput: it would be below a home directory, and it is not known where that is.
     """
@@ -82,7 +83,8 @@ def docker_config_file(path: Path | None = None) -> Path:
             hint="Name it by its whole path.",
         ) from None
     # Says no, and nothing worse, where this user may not look.
-    return path / "config.json" if os.path.isdir(path) or not path.suffix else path  # noqa: PTH112
+    directory = os.path.isdir(path) or not (path.suffix or os.path.isfile(path))  # noqa: PTH112, PTH113
+    return path / "config.json" if directory else path
 
 
 def find_credentials(registry: str, docker_config: Path | None = None) -> Credentials:
@@ -120,6 +122,19 @@ def find_credentials(registry: str, docker_config: Path | None = None) -> Creden
             # registry that may need no credentials.
             logger.warning("%s names the credential store %r, which is not installed here.", path, store)
     return Credentials()
+
+
+def docker_config(registry: str, credentials: Credentials) -> dict[str, Any]:
+    """A Docker config file, as JSON, that holds the credentials of one registry and nothing else.
+
+    ``find_credentials`` reads it, and so does whatever takes a secret of the type ``kubernetes.io/dockerconfigjson``.
+
+    :param registry: ``host[:port]``.
+    """
+    entry = _to_entry(credentials)
+    if not credentials.identity_token:
+        entry = {"username": credentials.username, "password": credentials.password, **entry}
+    return {"auths": {_server(registry): entry}}
 
 
 def save_credentials(registry: str, credentials: Credentials, path: Path) -> str:

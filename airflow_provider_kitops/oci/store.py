@@ -106,6 +106,14 @@ class StoreConfig:
         if self.password and not self.username:
             raise InvalidInput("A password without a user was given.", hint="Give the user, or an identity token.")
 
+    def credentials(self) -> Credentials:
+        """The credentials that are given here; without any, those that Docker's config file or a helper knows.
+
+        :raises InvalidInput: the config file cannot be read, or the helper fails.
+        """
+        given = Credentials(self.username, self.password, self.identity_token)
+        return given or find_credentials(self.registry, self.docker_config)
+
 
 def _check_registry(registry: str) -> None:
     try:
@@ -344,11 +352,7 @@ class Store:
             token_hosts=config.token_hosts,
         )
 
-        def credentials() -> Credentials:
-            given = Credentials(config.username, config.password, config.identity_token)
-            return given or find_credentials(config.registry, config.docker_config)
-
-        return RegistryClient(config.registry, settings, credentials)
+        return RegistryClient(config.registry, settings, config.credentials)
 
 
 def _check_readable(path: Path, registry: str, *, directory: bool) -> None:

@@ -88,6 +88,10 @@ def test_a_resource_is_written_without_its_empty_fields():
     assert ResourceDescriptor(name="data", digest=DIGEST).to_json() == {"name": "data", "digest": {"sha256": "a" * 64}}
 
 
+def test_a_resource_may_carry_its_content():
+    assert ResourceDescriptor(name="m", content=b"{}").to_json() == {"name": "m", "content": "e30="}
+
+
 def test_a_resource_that_nothing_identifies_is_refused():
     with pytest.raises(InvalidInput, match="neither a uri nor a digest"):
         ResourceDescriptor(name="data")
