@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,32 +26,30 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from airflow_provider_kitops import __version__
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors, write_file
 from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, WorkloadFailed
-from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
+from airflow_provider_kitops.workload.metrics import metrics_bytes, parse_metrics, read_metrics
+from airflow_provider_kitops.workload.provenance import BUILDER_LOCAL, attach_provenance
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.evidence.signing import Signer
     from airflow_provider_kitops.modelkit.kitfile import Kitfile
     from airflow_provider_kitops.oci.store import Store
-    from airflow_provider_kitops.oci.target import Target
+    from airflow_provider_kitops.oci.target import ProgressHook
 
 #: Called with each line that the program prints, without the line's end.
 LineHook = Callable[[str], None]
 
-#: What SLSA provenance calls this way of building.
-BUILD_TYPE = "https://airflow-provider-kitops.dev/workload/v1"
-BUILDER_LOCAL = "https://airflow-provider-kitops.dev/builders/local"
-
-_METRICS = "metrics.json"
-_METRICS_LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of Airflow's database
+#: Called with name and reference of an input that is to be fetched; entered and left as that begins and ends.
+Watch = Callable[[str, str], "AbstractContextManager[ProgressHook | None]"]
 
 # Whose names begin so may hold the database's URL, connections, keys and their passwords: nothing for a program.
 _KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
+# The file system's own, at the top of a volume; nobody but root may look into it.
+_LOST = "lost+found"
 _NAME_LIMIT = 200  # characters of a command in a message; an argument may be a whole program
 # Seconds that a run waits for the same run's lock: one whose parent was killed takes a moment to notice and to end;
 # whoever holds it longer is at work.
@@ -109,6 +107,11 @@ class _Paths:
         return self.root / "state" / "log.txt"
 
     @property
+    def begun(self) -> Path:
+        """Written before the program starts: when, in seconds since 1970."""
+        return self.root / "state" / "begun.json"
+
+    @property
     def done(self) -> Path:
         """Written when the program has ended well: when it began and ended, which provenance tells."""
         return self.root / "state" / "done.json"
@@ -126,13 +129,18 @@ def check(spec: WorkloadSpec, store: Store) -> None:
         store.reference(reference)
 
 
-def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
+def fetch(
+    spec: WorkloadSpec, store: Store, root: Path, *, cache: Path | None = None, watch: Watch | None = None
+) -> None:
     """Unpack every input, each with its chain of parents, verified, below ``root/in``.
 
+    :param cache: local layout that each input is copied to and then unpacked from; runs may share it.
+    :param watch: told of each input that is not there yet.
     :raises NotFound, DigestMismatch, UnsafePath, StorageError: as ``unpack`` raises them.
     """
     from airflow_provider_kitops.modelkit.parents import parents_of
     from airflow_provider_kitops.modelkit.unpack import unpack
+    from airflow_provider_kitops.workload._cache import Cache
 
     paths = _Paths(root)
     with storage_errors("make directories in", root):
@@ -140,20 +148,26 @@ def fetch(spec: WorkloadSpec, store: Store, root: Path) -> None:
         paths.state.mkdir(parents=True, exist_ok=True)
     for name, text in spec.inputs.items():
         directory, note = paths.inputs / name, paths.state / f"fetched-{name}"
-        if note.is_file() and note.read_text(encoding="utf-8") == text:
+        if note.is_file() and directory.is_dir() and note.read_text(encoding="utf-8") == text:
             continue
         with storage_errors("empty", directory):
             if directory.exists():
                 shutil.rmtree(directory)
             directory.mkdir()
         reference = store.reference(text)
-        unpack(
-            store.target(reference),
-            reference.selector,
-            directory,
-            parents=parents_of(store),
-            concurrency=store.config.concurrency,
-        )
+        with watch(name, str(reference)) if watch else nullcontext() as on_progress:
+            target, parents = store.target(reference), parents_of(store)
+            if cache:
+                cached = Cache(cache, store.config.concurrency, on_progress)
+                target, parents = cached.take(target, reference.selector), cached.through(parents)
+            unpack(
+                target,
+                reference.selector,
+                directory,
+                parents=parents,
+                concurrency=store.config.concurrency,
+                on_progress=on_progress,
+            )
         write_file(note, text.encode())
 
 
@@ -177,27 +191,54 @@ def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, tim
     if paths.done.is_file():
         return
     with storage_errors("prepare", root):
-        for directory in (paths.inputs, paths.config, paths.checkpoints, paths.state):
-            directory.mkdir(parents=True, exist_ok=True)
-        # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
-        shutil.rmtree(paths.output, ignore_errors=True)
-        paths.output.mkdir()
-    write_file(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
-    write_file(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
-    started = datetime.now(UTC)
+        paths.checkpoints.mkdir(parents=True, exist_ok=True)
+    begin(spec, root)
     clock = time.monotonic()
     with _log(paths.log) as log:
         _run(spec, paths, log, on_line, timeout)
-    if not any(paths.output.iterdir()):
+    finish(spec, root, seconds=time.monotonic() - clock)
+
+
+def begin(spec: WorkloadSpec, root: Path) -> None:
+    """Make everything ready for the program: its directories, its settings, an empty output. It may start now.
+
+    :raises StorageError: the disk refuses.
+    """
+    paths = _Paths(root)
+    with storage_errors("prepare", root):
+        for directory in (paths.inputs, paths.config, paths.output, paths.state):
+            directory.mkdir(parents=True, exist_ok=True)
+        paths.done.unlink(missing_ok=True)
+        # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
+        empty(paths.output)
+    write_file(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
+    write_file(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
+    write_file(paths.begun, json.dumps({"started": time.time()}).encode())
+
+
+def finish(spec: WorkloadSpec, root: Path, *, seconds: float | None = None) -> None:
+    """See what the program has left, after it ended well, and note that the work is done.
+
+    :param seconds: how long it took; by default what has passed since ``begin``.
+    :raises WorkloadFailed: it left no output, or metrics that cannot be used; or ``begin`` was never called.
+    :raises StorageError: the note cannot be written.
+    """
+    paths = _Paths(root)
+    if paths.done.is_file():
+        return
+    if not paths.begun.is_file():
+        raise WorkloadFailed(f"There is no work in {root}: nothing was fetched for it.")
+    if not paths.output.is_dir() or not any(each.name != _LOST for each in paths.output.iterdir()):
         raise WorkloadFailed(
             f"{_name(spec)} ended well but left nothing in its output directory.",
             hint=f"The program must write its result to ${OUTPUT}.",
         )
     read_metrics(paths.output)
+    begun, now = json.loads(paths.begun.read_text(encoding="utf-8"))["started"], time.time()
     note = {
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(time.monotonic() - clock, 3),
+        "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "finished": datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds"),
+        "seconds": round(max(0.0, now - begun) if seconds is None else seconds, 3),
     }
     write_file(paths.done, json.dumps(note).encode())
 
@@ -208,8 +249,8 @@ def publish(
     root: Path,
     *,
     builder: str = BUILDER_LOCAL,
-    termination_log: Path | None = None,
     signer: Signer | None = None,
+    on_progress: ProgressHook | None = None,
 ) -> WorkloadResult:
     """Pack ``root/out``, push it, attach SLSA provenance, and only then set the tags.
 
@@ -217,7 +258,7 @@ def publish(
 
     :param builder: who ran the work, as a URI, for the provenance.
     :param signer: signs the provenance.
-    :param termination_log: file that gets ``{"digest", "metrics"}`` as JSON (Kubernetes' termination message).
+    :param on_progress: called as bytes are packed.
     :raises WorkloadFailed: the work is not done.
     :raises InvalidKitfile, Conflict, RegistryUnavailable: as ``pack`` and the store raise them.
     """
@@ -229,28 +270,40 @@ def publish(
     if not paths.done.is_file():
         raise WorkloadFailed(f"Nothing to publish in {root}: the work is not done.")
     note = json.loads(paths.done.read_text(encoding="utf-8"))
-    metrics = read_metrics(paths.output)
+    measured = metrics_bytes(paths.output)
+    metrics = {} if measured is None else parse_metrics(measured)
     reference = store.reference(spec.output.reference)
     target = store.target(reference)
     modelkit = pack(
-        paths.output, _kitfile(spec), target, None, parents=parents_of(store), concurrency=store.config.concurrency
+        paths.output,
+        _kitfile(spec),
+        target,
+        None,
+        parents=parents_of(store),
+        concurrency=store.config.concurrency,
+        on_progress=on_progress,
     )
-    provenance = _attach_provenance(spec, store, target, modelkit.descriptor, note, builder, signer)
+    provenance = attach_provenance(
+        spec,
+        store,
+        target,
+        modelkit.descriptor,
+        started=datetime.fromisoformat(note["started"]),
+        finished=datetime.fromisoformat(note["finished"]),
+        builder=builder,
+        metrics=measured,
+        signer=signer,
+    )
     apply_tags(target, modelkit.descriptor, spec.output.all_tags, mutable=store.config.mutable_tags)
-    result = WorkloadResult(
+    return WorkloadResult(
         reference=str(reference.at(modelkit.descriptor.digest)),
         descriptor=modelkit.descriptor,
         metrics=metrics,
         tags=spec.output.all_tags,
         size=modelkit.size,
         seconds=note["seconds"],
-        provenance=provenance,
+        provenance=provenance.digest,
     )
-    if termination_log:
-        with storage_errors("write", termination_log):
-            message = {"digest": modelkit.descriptor.digest, "metrics": dict(metrics)}
-            termination_log.write_text(json.dumps(message), encoding="utf-8")
-    return result
 
 
 def run_local(
@@ -307,32 +360,17 @@ def run_local(
         lock.release()
 
 
-def read_metrics(output: Path) -> dict[str, Any]:
-    """The program's ``metrics.json``; empty if there is none.
+def empty(directory: Path) -> None:
+    """Remove what is in a directory, and leave the directory, which may be where a volume is mounted.
 
-    :raises WorkloadFailed: it is not a JSON object, holds NaN or an infinite number, or is larger than 64 KiB.
+    :raises OSError: something cannot be removed.
     """
-    path = output / _METRICS
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        data = file.read(_METRICS_LIMIT + 1)
-    if len(data) > _METRICS_LIMIT:
-        raise WorkloadFailed(
-            f"The program's {_METRICS} is larger than {_METRICS_LIMIT // 1024} KiB.",
-            hint="Write a summary there, and what is large to another file of the output.",
-        )
-    try:
-        metrics = json.loads(data)
-        # Python reads NaN, Infinity and 1e999, but no other reader of JSON does, nor the database behind XCom.
-        json.dumps(metrics, allow_nan=False)
-    except RecursionError:
-        raise WorkloadFailed(f"The program's {_METRICS} is nested too deeply.") from None
-    except ValueError as error:
-        raise WorkloadFailed(f"The program's {_METRICS} is no JSON: {error}.") from error
-    if not isinstance(metrics, dict):
-        raise WorkloadFailed(f"The program's {_METRICS} holds a {type(metrics).__name__}, not an object.")
-    return metrics
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if path.name != _LOST:
+                shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _kitfile(spec: WorkloadSpec) -> Kitfile:
@@ -479,48 +517,3 @@ def _end(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _attach_provenance(
-    spec: WorkloadSpec,
-    store: Store,
-    target: Target,
-    descriptor: Descriptor,
-    note: Mapping[str, Any],
-    builder: str,
-    signer: Signer | None,
-) -> str:
-    from airflow_provider_kitops.evidence.attach import attach
-    from airflow_provider_kitops.evidence.provenance import ResourceDescriptor, slsa_provenance
-    from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE, Statement, Subject
-
-    inputs = {name: store.reference(text) for name, text in spec.inputs.items()}
-    dependencies = [
-        ResourceDescriptor(
-            name=name, uri=f"oci://{reference}" if reference.registry else str(reference), digest=reference.digest
-        )
-        for name, reference in inputs.items()
-    ]
-    dependencies.append(ResourceDescriptor(name="config", digest=spec.config_digest))
-    if spec.image:
-        dependencies.append(
-            ResourceDescriptor(name="image", uri=f"oci://{spec.image}", digest=Reference.parse(spec.image).digest)
-        )
-    predicate = slsa_provenance(
-        build_type=BUILD_TYPE,
-        # The whole specification, whose digest is below, and beside it what is read most, references with registry.
-        external_parameters={
-            "specification": spec.model_dump(mode="json"),
-            "command": list(spec.command),
-            "config": spec.config,
-            "inputs": {name: str(reference) for name, reference in inputs.items()},
-            "output": str(store.reference(spec.output.reference)),
-        },
-        internal_parameters={"specification": spec.digest, "package": __version__},
-        resolved_dependencies=dependencies,
-        builder_id=builder,
-        started_on=datetime.fromisoformat(note["started"]),
-        finished_on=datetime.fromisoformat(note["finished"]),
-    )
-    statement = Statement([Subject(target.name, descriptor.digest)], SLSA_PROVENANCE, predicate)
-    return attach(target, descriptor, statement, signer=signer).digest

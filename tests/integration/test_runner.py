@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -30,9 +29,11 @@ from airflow_provider_kitops.oci.errors import (
     InvalidReference,
     NotFound,
     RegistryUnavailable,
+    VerificationFailed,
     WorkloadFailed,
 )
 from airflow_provider_kitops.oci.store import Store, StoreConfig
+from airflow_provider_kitops.workload.provenance import published_metrics
 from airflow_provider_kitops.workload.runner import WorkloadResult, run_local
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 from tests.unit.evidence.conftest import make_keys
@@ -376,14 +377,12 @@ def ends(pid: int, seconds: float = 5) -> bool:
     return False
 
 
-def test_the_digest_and_the_metrics_are_the_termination_message(store: Store, base: str, tmp_path: Path) -> None:
-    from airflow_provider_kitops.workload.runner import fetch, publish, work
-
-    todo, root = spec(base), tmp_path / "root"
-    fetch(todo, store, root)
-    work(todo, root)
-    result = publish(todo, store, root, termination_log=tmp_path / "message")
-    assert json.loads((tmp_path / "message").read_text()) == {
-        "digest": result.descriptor.digest,
-        "metrics": {"size": 7},
-    }
+def test_the_metrics_can_be_read_from_the_provenance(store: Store, base: str, tmp_path: Path) -> None:
+    result = run_local(spec(base), store, tmp_path / "scratch")
+    assert published_metrics(store, result.reference) == {"size": 7}
+    assert published_metrics(store, "demo/model:challenger", provenance=result.provenance) == {"size": 7}
+    with pytest.raises(NotFound, match="No provenance of a workload"):
+        published_metrics(store, base)
+    again = run_local(spec(base, config={"times": 3}), store, tmp_path / "scratch")
+    with pytest.raises(VerificationFailed, match="is not the provenance of"):
+        published_metrics(store, again.reference, provenance=result.provenance)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, WorkloadFailed
-from airflow_provider_kitops.workload.runner import read_metrics, work
+from airflow_provider_kitops.workload.metrics import read_metrics
+from airflow_provider_kitops.workload.runner import work
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
 SPEC = WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/model", "kitfile": {}})
