@@ -48,6 +48,10 @@ class Checkpoints:
                 shutil.rmtree(path)
         return str(self.directory / f"checkpoint-{max(steps)}") if steps else None
 
+    def is_whole(self, step: int) -> bool:
+        """Whether there is a whole checkpoint of ``step``."""
+        return (self.directory / f"checkpoint-{step}" / _MARK).is_file()
+
     def remove(self) -> None:
         """The run is over."""
         shutil.rmtree(self.directory, ignore_errors=True)

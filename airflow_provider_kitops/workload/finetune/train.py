@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
     bytes on the same machine without a GPU, also when the run was interrupted and went on from a checkpoint.
 
     :raises InvalidInput: settings, data or base cannot be used.
+    SIGTERM during the training ends it after the step that is under way, with a checkpoint; a second one at once.
+
     :raises WorkloadFailed: loss, weights or a metric are no numbers any more. The checkpoints stay.
+    :raises SystemExit: with 143, after SIGTERM.
     """
     report(WorkloadProgress("load"))
     data = load_data(config, directories.inputs)
@@ -50,10 +54,18 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
     model = load_base(files, task, tokenizer, machine, quantize=config.method == "qlora")
     model = _with_adapter(model, config)
     checkpoints = Checkpoints(directories.checkpoints / "finetune", fingerprint([config], data.files, files))
-    from airflow_provider_kitops.workload.finetune.trainer import make_trainer
+    from airflow_provider_kitops.workload.finetune.termination import Termination
+    from airflow_provider_kitops.workload.finetune.trainer import make_trainer, train
 
-    trainer = make_trainer(model, tokenizer, task, data, config, checkpoints)
-    trainer.train(resume_from_checkpoint=checkpoints.last())
+    termination = Termination()
+    trainer = make_trainer(model, tokenizer, task, data, config, checkpoints, termination)
+    last = checkpoints.last()
+    if last is not None:
+        _say(f"Going on from the checkpoint of step {last.rpartition('-')[2]}.")
+    train(trainer, checkpoints, termination)
+    if termination.requested:
+        _say(f"Terminated: the checkpoint of step {trainer.state.global_step} is whole, the next run goes on from it.")
+        raise SystemExit(128 + signal.SIGTERM)
     _check_weights(model)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     metrics: dict[str, Any] = {
@@ -73,8 +85,12 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
     _save(model, task, directories, files.base)
     dump_settings(config, directories.output / "config.yaml")
     write_metrics(metrics, directories)
-    print(f"Fine-tuned: {json.dumps(metrics)}", flush=True)  # noqa: T201 - the log of the program
+    _say(f"Fine-tuned: {json.dumps(metrics)}")
     checkpoints.remove()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the log of the program
 
 
 def _with_adapter(model: Any, config: FineTuneConfig) -> Any:

@@ -5,6 +5,7 @@ Imports torch, transformers and trl when it is imported; nothing does that befor
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import time
@@ -21,6 +22,7 @@ from airflow_provider_kitops.workload.answers import pad
 from airflow_provider_kitops.workload.finetune.checkpoints import Checkpoints
 from airflow_provider_kitops.workload.finetune.config import LOWER_RATE, FineTuneConfig
 from airflow_provider_kitops.workload.finetune.data import Data, Example
+from airflow_provider_kitops.workload.finetune.termination import Termination
 from airflow_provider_kitops.workload.progress import WorkloadProgress, report
 from airflow_provider_kitops.workload.task import Task
 
@@ -28,9 +30,18 @@ _IGNORED = -100  # label of tokens that do not count in the loss
 
 
 def make_trainer(
-    model: Any, tokenizer: Any, task: Task, data: Data, config: FineTuneConfig, checkpoints: Checkpoints
+    model: Any,
+    tokenizer: Any,
+    task: Task,
+    data: Data,
+    config: FineTuneConfig,
+    checkpoints: Checkpoints,
+    termination: Termination,
 ) -> Any:
-    """A trainer, ready to ``train()``, for ``model`` with its adapter."""
+    """A trainer, ready to ``train()``, for ``model`` with its adapter.
+
+    :param termination: once it is asked for, the trainer saves a checkpoint after the step that it is in, and stops.
+    """
     classify = task.task == "sequence-classification"
     arguments: dict[str, Any] = {
         "output_dir": str(checkpoints.directory),
@@ -79,7 +90,23 @@ def make_trainer(
         if type(callback).__name__ == "PrinterCallback":
             trainer.remove_callback(callback)
     trainer.add_callback(_Progress(trainer, checkpoints))
+    trainer.add_callback(_Stopping(termination))
     return trainer
+
+
+def train(trainer: Any, checkpoints: Checkpoints, termination: Termination) -> None:
+    """Train to the end, or until termination is asked for: then there is a checkpoint of the last step that was made.
+
+    Goes on from the last whole checkpoint, if there is one.
+    """
+    with termination.deferred():
+        with contextlib.suppress(_NothingLeft):
+            trainer.train(resume_from_checkpoint=checkpoints.last())
+        step = trainer.state.global_step
+        if termination.requested and not checkpoints.is_whole(step):
+            # It was asked for when the last step had been made already.
+            trainer._save_checkpoint(trainer.model, None)
+            checkpoints.mark(step)
 
 
 class _Counting:
@@ -174,6 +201,25 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.checkpoints.mark(state.global_step)
+
+
+class _NothingLeft(Exception):
+    """The checkpoint is that of the last step. Transformers would make one step more in the middle of an epoch."""
+
+
+class _Stopping(TrainerCallback):  # type: ignore[misc]
+    """Ends the training early on request, with a checkpoint, whatever the settings say about those."""
+
+    def __init__(self, termination: Termination) -> None:
+        self.termination = termination
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise _NothingLeft
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if self.termination.requested:
+            control.should_save = control.should_training_stop = True
 
 
 def _dataset(examples: Sequence[Example], tokenizer: Any, task: Task) -> Any:
