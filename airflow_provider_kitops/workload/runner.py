@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,8 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors, write_file
-from airflow_provider_kitops.oci.errors import Conflict, InvalidInput, WorkloadFailed
+from airflow_provider_kitops.oci.errors import Conflict, DigestMismatch, InvalidInput, WorkloadFailed
+from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
 from airflow_provider_kitops.workload.metrics import metrics_bytes, parse_metrics, read_metrics
 from airflow_provider_kitops.workload.provenance import BUILDER_LOCAL, attach_provenance
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.modelkit.kitfile import Kitfile
     from airflow_provider_kitops.oci.store import Store
     from airflow_provider_kitops.oci.target import ProgressHook
+
+logger = logging.getLogger(__name__)
 
 #: Called with each line that the program prints, without the line's end.
 LineHook = Callable[[str], None]
@@ -138,10 +143,6 @@ def fetch(
     :param watch: told of each input that is not there yet.
     :raises NotFound, DigestMismatch, UnsafePath, StorageError: as ``unpack`` raises them.
     """
-    from airflow_provider_kitops.modelkit.parents import parents_of
-    from airflow_provider_kitops.modelkit.unpack import unpack
-    from airflow_provider_kitops.workload._cache import Cache
-
     paths = _Paths(root)
     with storage_errors("make directories in", root):
         paths.inputs.mkdir(parents=True, exist_ok=True)
@@ -156,19 +157,31 @@ def fetch(
             directory.mkdir()
         reference = store.reference(text)
         with watch(name, str(reference)) if watch else nullcontext() as on_progress:
-            target, parents = store.target(reference), parents_of(store)
-            if cache:
-                cached = Cache(cache, store.config.concurrency, on_progress)
-                target, parents = cached.take(target, reference.selector), cached.through(parents)
-            unpack(
-                target,
-                reference.selector,
-                directory,
-                parents=parents,
-                concurrency=store.config.concurrency,
-                on_progress=on_progress,
-            )
+            _bring(store, reference, directory, cache, on_progress)
         write_file(note, text.encode())
+
+
+def _bring(
+    store: Store, reference: Reference, directory: Path, cache: Path | None, on_progress: ProgressHook | None
+) -> None:
+    """Unpack one input, through the cache if there is one."""
+    from airflow_provider_kitops.modelkit.parents import parents_of
+    from airflow_provider_kitops.modelkit.unpack import unpack
+    from airflow_provider_kitops.workload._cache import Cache
+
+    target, parents, concurrency = store.target(reference), parents_of(store), store.config.concurrency
+    bring = partial(unpack, concurrency=concurrency, on_progress=on_progress)
+    if cache:
+        through = Cache(cache, concurrency, on_progress)
+        try:
+            held = through.take(target, reference.selector)
+            bring(held, reference.selector, directory, parents=through.through(parents))
+        except DigestMismatch as error:
+            # A layout knows large content by its size alone, so copying again does not replace what is damaged.
+            logger.warning("%s Fetching past the cache in %s: remove what is damaged there.", error.message, cache)
+        else:
+            return
+    bring(target, reference.selector, directory, parents=parents)
 
 
 def work(spec: WorkloadSpec, root: Path, *, on_line: LineHook | None = None, timeout: float | None = None) -> None:
