@@ -1,7 +1,7 @@
 # One word per habit. Everything is installed into .venv; nothing outside this folder is changed but the
 # download cache ($XDG_CACHE_HOME or ~/.cache). `make demo` and `make test` are all a newcomer needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-unit test-integration test-cluster cluster-up cluster-down lint format \
+.PHONY: help demo up test test-unit test-integration test-cluster cluster-up cluster-down images lint format \
 	typecheck docs clean
 
 PYTHON ?= python3
@@ -45,6 +45,9 @@ cluster-down: $(INSTALLED) ## End that Kubernetes and remove all it left
 # The first test waits for the cluster and its images to be built.
 test-cluster: $(INSTALLED) ## Run the tests on Kubernetes: that one, or the one that KUBECONFIG names
 	@$(BIN)/pytest tests/cluster --timeout 2400 $(ARGS)
+
+images: ## Build the images of workloads on Kubernetes; with REGISTRY=host[:port], push them (see images/build.sh)
+	@images/build.sh
 
 lint: $(INSTALLED) ## Style, formatting and the layers' contracts
 	@$(BIN)/ruff check .

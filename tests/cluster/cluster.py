@@ -167,7 +167,7 @@ def unhealthy(own: Machine) -> list[str]:
 
 def down() -> bool:
     """End this machine's own cluster and remove all it left; whether there was one. Another one is left alone."""
-    _check_machine()
+    _check_rights()
     with _alone():
         there = machine.state().exists()
         _end()
@@ -257,9 +257,13 @@ def _kubectl(own: Machine | None) -> str:
     return shutil.which("kubectl") or str(binaries.build(["kubectl"]) / "kubectl")
 
 
-def _check_machine() -> None:
+def _check_rights() -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
         raise Unavailable("needs Linux and root to start a cluster, or KUBECONFIG to name one")
+
+
+def _check_machine() -> None:
+    _check_rights()
     missing = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
     if missing:
         raise Unavailable(f"needs Debian's {' '.join(sorted(missing))} to start a cluster, or KUBECONFIG to name one")

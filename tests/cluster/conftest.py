@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import pytest
 from tests.cluster import cluster as clusters
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import Unavailable
+from tests.cluster.required import missing
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +22,7 @@ def cluster() -> Cluster:
     try:
         return clusters.up()
     except Unavailable as error:
-        if "cluster" in os.environ.get("KITOPS_TESTS_REQUIRE", "").replace(",", " ").split():
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        missing(str(error))
 
 
 @pytest.fixture

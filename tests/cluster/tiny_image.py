@@ -82,3 +82,11 @@ def _layer(files: Mapping[str, Path], links: Sequence[str]) -> bytes:
 
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def has(registry: str, repository: str, digest: str) -> bool:
+    """Whether a registry has a manifest."""
+    with requests.Session() as session:
+        session.trust_env = False
+        headers = {"Accept": f"{_MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"}
+        return session.head(f"http://{registry}/v2/{repository}/manifests/{digest}", headers=headers, timeout=60).ok
