@@ -74,9 +74,10 @@ class JobObjects:
         # What is mounted, and what images are pulled with, has the Job's name.
         pod = {
             **pod,
-            "volumes": [_renamed_volume(volume, old, name) for volume in pod["volumes"]],
+            "volumes": [_renamed_volume(volume, old, name) for volume in pod.get("volumes") or []],
             "imagePullSecrets": [
-                {"name": name} if each["name"] == old else each for each in pod.get("imagePullSecrets", [])
+                {**each, "name": name} if each.get("name") == old else each
+                for each in pod.get("imagePullSecrets") or []
             ],
         }
         job["spec"] = {**job["spec"], "template": {**job["spec"]["template"], "spec": pod}}
@@ -202,10 +203,10 @@ def _pod(
 
     kept: dict[str, Any] = {"name": "checkpoints", "mountPath": DIRECTORIES[CHECKPOINTS], "subPath": checkpoints}
     job: dict[str, Any] = {"name": "job", "mountPath": JOB_MOUNT, "readOnly": True}
-    secret: list[dict[str, Any]] = []
-    if secrets:
-        secret = [{"name": "secret", "mountPath": SECRET_MOUNT, "readOnly": True}]
-    signing = [{**each, "name": "publish-secret"} for each in secret]
+    secret, signing = (
+        [{"name": volume, "mountPath": SECRET_MOUNT, "readOnly": True}] if keys else []
+        for volume, keys in _secret_volumes(secrets).items()
+    )
     cache: list[dict[str, Any]] = [{"name": "cache", "mountPath": _CACHE_MOUNT}] if settings.cache else []
 
     def step(container: str, mounts: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -215,6 +216,8 @@ def _pod(
             "command": ["python", "-m", "airflow_provider_kitops.workload.container", container],
             "resources": _STEP_RESOURCES,
             "securityContext": _confined(),
+            # A step tells by itself how it failed, unless it could not even begin: by an image that is not its own.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [job, *mounts, mount(_STATE_MOUNT), mount("/tmp")],  # noqa: S108 - the pod's own
         }
 
@@ -282,10 +285,14 @@ def _volumes(settings: JobSettings, name: str, secrets: Mapping[str, bytes]) -> 
     ]
     if settings.cache:
         volumes.append({"name": "cache", **settings.cache})
-    if secrets:
-        volumes.append(secret("secret", [key for key in secrets if key != SIGNING_KEY]))
-        volumes.append(secret("publish-secret", list(secrets)))
+    # One without items would hold them all.
+    volumes += [secret(volume, keys) for volume, keys in _secret_volumes(secrets).items() if keys]
     return volumes
+
+
+def _secret_volumes(secrets: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Volumes of credentials, for ``fetch`` and for ``publish``, with the keys that each holds."""
+    return {"secret": [key for key in secrets if key != SIGNING_KEY], "publish-secret": list(secrets)}
 
 
 def _resources(settings: JobSettings) -> dict[str, Any]:
