@@ -103,7 +103,10 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
             said = _DISRUPTIONS.get(reason, f"was taken away ({reason})")
             return Outcome("Disrupted", f"Pod {name} {said}: {_line(condition.get('message') or reason)}", retry=True)
     if status.get("reason") == "Evicted":
-        return Outcome("Evicted", f"Pod {name} was evicted: {_line(status.get('message', ''))}", retry=True)
+        # Without a disruption it was no shortage of the node: the pod used more of a volume, or of the disk, than it
+        # may, and would again. Only old versions do not tell which.
+        said = _line(status.get("message") or "")
+        return Outcome("Evicted", f"Pod {name} was evicted: {said}", retry=said.startswith("The node "))
     for container, state in container_states(pod):
         ended = state.get("terminated")
         if ended and ended.get("exitCode") != 0:

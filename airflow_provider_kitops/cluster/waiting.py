@@ -69,7 +69,8 @@ def waiting_for(job: Json, pods: Sequence[Json], settings: JobSettings) -> Waiti
 
 
 def _container(pod: Json, settings: JobSettings) -> Waiting | None:
-    since = _time(pod)
+    # A kubelet pulls images from when it took the pod: the wait for a node was another one.
+    since = _parsed((pod.get("status") or {}).get("startTime")) or _time(pod)
     for container, state in container_states(pod):
         if ended := state.get("terminated"):
             # The next one has been waited for since this one ended.

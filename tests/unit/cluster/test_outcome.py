@@ -1,0 +1,227 @@
+"""How a Job ended, told of what a real cluster said: the right word, one line, and whether to try again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_kitops.cluster.outcome import Outcome, container_states, failure_of, job_of, outcome_of
+
+from .recordings import Recording, recorded, state
+
+DIGEST = "sha256:" + "c" * 64
+
+
+def outcome(recording: Recording, **options: Any) -> Outcome:
+    found = outcome_of(*recording, **options)
+    assert found is not None
+    assert "\n" not in found.message
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "retry", "container", "code", "said"),
+    [
+        ("no_result", "NoResult", False, None, None, "told no digest: nothing"),
+        ("exit_3", "ProgramFailed", False, "work", 3, "work ended with exit code 3: "),
+        ("gpu_memory", "CudaOutOfMemory", False, "work", 1, "CUDA out of memory. Tried to allocate 2 GiB."),
+        ("killed", "Killed", True, "work", 137, "killed by SIGKILL"),
+        ("terminated", "Terminated", True, "work", 143, "ended by SIGTERM"),
+        ("no_such_program", "CannotStart", False, "work", 128, "/no/such/program: no such file or directory"),
+        ("fetch_failed", "StepUnavailable", True, "fetch", 7, "Cannot reach the registry: connection refused."),
+        ("publish_crashed", "ProgramFailed", False, "publish", 1, "publish ended with exit code 1: No module named x"),
+        ("deadline", "DeadlineExceeded", True, None, None, "ran past its deadline of 5 s"),
+        ("deleted_pod", "Terminated", True, "work", 143, "ended by SIGTERM"),
+    ],
+)
+def test_how_a_job_failed(
+    name: str, reason: str, retry: bool, container: str | None, code: int | None, said: str
+) -> None:
+    found = outcome(recorded(name))
+    assert (found.reason, found.retry, found.container, found.exit_code) == (reason, retry, container, code)
+    assert said in found.message
+    assert not found.succeeded
+
+
+@pytest.mark.parametrize("name", ["running", "evicted", "no_image", "no_node", "no_secret", "suspended"])
+def test_a_job_that_has_not_ended_has_no_outcome(name: str) -> None:
+    assert outcome_of(*recorded(name)) is None
+
+
+def test_what_was_published_is_told() -> None:
+    found = outcome(recorded("complete"))
+    assert found.succeeded
+    assert found.result["digest"] == DIGEST
+    assert found.result["metrics"] == {"loss": 0.5}
+
+
+def test_a_digest_that_is_gone_is_made_again() -> None:
+    job, _ = recorded("complete")
+    found = outcome(Recording(job, []))
+    assert (found.reason, found.retry, found.succeeded) == ("NoResult", True, False)
+
+
+def test_an_eviction_is_a_disruption() -> None:
+    _, pods = recorded("evicted")
+    found = failure_of(pods[0])
+    assert found is not None
+    assert (found.reason, found.retry) == ("Disrupted", True)
+    assert found.message == f"Pod {pods[0]['metadata']['name']} was evicted: Eviction API: evicting"
+
+
+def test_the_newest_pod_tells_how_the_job_ended() -> None:
+    evicted, (job, pods) = recorded("evicted").pods[0], recorded("exit_3")
+    evicted["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
+    assert outcome(Recording(job, [*pods, evicted])).reason == "ProgramFailed"
+    assert outcome(Recording(job, [evicted, *pods])).reason == "ProgramFailed"
+
+
+def test_the_newest_pod_tells_what_was_published() -> None:
+    evicted, (job, pods) = recorded("evicted").pods[0], recorded("complete")
+    assert outcome(Recording(job, [evicted, *pods])).succeeded
+
+
+def test_exit_codes_that_are_worth_a_retry_are_the_users_choice() -> None:
+    assert outcome(recorded("exit_3"), retry_exit_codes=(3,)).retry
+    assert not outcome(recorded("exit_3"), retry_exit_codes=(4,)).retry
+
+
+def test_the_last_lines_of_the_program_are_kept() -> None:
+    assert set(outcome(recorded("exit_3")).detail.splitlines()) == {"ValueError: no rows", "reading the data"}
+
+
+def test_a_job_that_is_gone_or_going_was_deleted() -> None:
+    assert outcome(Recording(None, [])).reason == "JobDeleted"  # type: ignore[arg-type]
+    job, pods = recorded("running")
+    job["metadata"]["deletionTimestamp"] = "2026-11-21T20:00:00Z"
+    found = outcome(Recording(job, pods))
+    assert (found.reason, found.retry) == ("JobDeleted", True)
+
+
+def test_a_job_that_completed_before_it_was_deleted_did_complete() -> None:
+    job, pods = recorded("complete")
+    job["metadata"]["deletionTimestamp"] = "2026-11-21T20:00:00Z"
+    assert outcome(Recording(job, pods)).succeeded
+
+
+def test_a_failed_job_without_pods_says_what_the_job_says() -> None:
+    job, _ = recorded("exit_3")
+    found = outcome(Recording(job, []))
+    assert (found.reason, found.retry) == ("JobFailed", True)
+    assert "failed with exit code 3" in found.message
+
+
+# What the cluster for tests does not do, as the kubelet's sources have it.
+
+
+def test_too_much_memory_is_told_with_the_limit_and_not_tried_again() -> None:
+    job, (pod,) = recorded("exit_3")
+    pod["spec"]["initContainers"][1]["resources"] = {"limits": {"memory": "16Gi"}}
+    state(pod, "work")["terminated"].update(reason="OOMKilled", exitCode=137, message="")
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.retry) == ("OOMKilled", False)
+    assert "work used more memory than its limit of 16Gi" in found.message
+    del pod["spec"]
+    assert "more memory than its node had" in outcome(Recording(job, [pod])).message
+
+
+@pytest.mark.parametrize(
+    ("message", "retry"),
+    [
+        ('Usage of EmptyDir volume "scratch" exceeds the limit "5Mi". ', False),
+        ("Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ", False),
+        ("The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi. ", True),
+        (None, False),
+    ],
+)
+def test_a_pod_that_used_more_of_a_volume_than_it_may_would_do_it_again(message: str | None, retry: bool) -> None:
+    job, (pod,) = recorded("terminated")
+    pod["status"] |= {"reason": "Evicted", "message": message}
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.retry) == ("Evicted", retry)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("PreemptionByScheduler", "preempted"),
+        ("DeletionByTaintManager", "taken off its node"),
+        ("DeletionByPodGC", "its node is gone"),
+        ("TerminationByKubelet", "ended by its node"),
+        ("SomethingNew", "taken away (SomethingNew)"),
+    ],
+)
+def test_what_took_a_pod_away_goes_before_how_its_program_ended(reason: str, said: str) -> None:
+    _, (pod,) = recorded("exit_3")
+    pod["status"]["conditions"].append({"type": "DisruptionTarget", "status": "True", "reason": reason})
+    found = failure_of(pod)
+    assert found is not None
+    assert (found.reason, found.retry) == ("Disrupted", True)
+    assert said in found.message
+
+
+def test_a_pod_that_was_never_admitted_says_why() -> None:
+    pod = {
+        "metadata": {"name": "p"},
+        "status": {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no\nGPU is healthy"},
+    }
+    found = failure_of(pod)
+    assert found is not None
+    assert (found.reason, found.retry) == ("UnexpectedAdmissionError", True)
+    assert found.message == "Pod p failed: no GPU is healthy"
+
+
+@pytest.mark.parametrize("message", ["", "no JSON", "[]", '{"digest": 3}', "{}"])
+def test_what_publish_told_must_name_a_digest(message: str) -> None:
+    job, (pod,) = recorded("complete")
+    state(pod, "publish")["terminated"]["message"] = message
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.succeeded, found.retry) == ("NoResult", False, False)
+
+
+def test_a_step_that_says_that_a_retry_is_in_vain_is_not_tried_again() -> None:
+    job, (pod,) = recorded("fetch_failed")
+    told = {"error": "Cannot find the base.\nPush it.", "transient": False}
+    state(pod, "fetch")["terminated"]["message"] = json.dumps(told)
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.retry) == ("StepFailed", False)
+    assert found.message == "fetch failed (exit code 7): Cannot find the base. Push it."
+
+
+def test_a_message_stays_a_line_however_much_a_program_says() -> None:
+    job, (pod,) = recorded("exit_3")
+    state(pod, "work")["terminated"]["message"] = "\n".join(["x" * 5000] * 50)
+    found = outcome(Recording(job, [pod]))
+    assert len(found.message) < 600
+    assert len(found.detail.splitlines()) == 20
+
+
+def test_containers_of_others_are_left_out() -> None:
+    _, (pod,) = recorded("running")
+    pod["status"]["containerStatuses"].insert(0, {"name": "istio-proxy", "state": {"running": {}}})
+    assert [name for name, _ in container_states(pod)] == ["fetch", "work", "publish"]
+    assert list(container_states({"metadata": {}, "status": {"containerStatuses": None}})) == []
+    assert list(container_states({"metadata": {}})) == []
+
+
+@pytest.mark.parametrize("missing", ["conditions", "initContainerStatuses", "containerStatuses"])
+def test_what_kubernetes_leaves_out_or_sets_to_null_is_no_error(missing: str) -> None:
+    job, (pod,) = recorded("exit_3")
+    for value in (None, []):
+        pod["status"][missing] = value
+        outcome(Recording(job, [pod]))
+
+
+def test_an_outcome_survives_being_an_event() -> None:
+    for name in ("complete", "exit_3"):
+        found = outcome(recorded(name))
+        assert Outcome.of_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_pod_knows_its_job() -> None:
+    job, (pod,) = recorded("running")
+    assert job_of(pod) == job["metadata"]["name"]
+    assert job_of({"metadata": {"labels": {"job-name": "old"}}}) == "old"
+    assert job_of({"metadata": {"labels": None}}) == job_of({"metadata": {}}) == ""
