@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from airflow_provider_kitops._validation import nearest
+
 #: When the Job is removed: always, only when it succeeded, or never (then Kubernetes' own clean-up is left to you).
 OnFinish = Literal["delete", "delete_on_success", "keep"]
 
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([eE][-+]?[0-9]{1,2}|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_UNITS = {"m": Decimal("0.001")} | {
+    unit + binary: Decimal(base) ** power
+    for binary, base in (("", 1000), ("i", 1024))
+    for power, unit in enumerate(("k" if not binary else "K", "M", "G", "T", "P", "E"), 1)
+}
+_LEAST_MEMORY = 1024**2  # what is less was meant to be something else
+
+# What Kubernetes takes for the names of things, and for the keys and values of labels.
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_LABEL_KEY = re.compile(rf"({_OBJECT.pattern.replace('$', '/')}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
+_LABEL_HINT = "at most 63 letters, digits, '-', '_' and '.', the first and the last a letter or digit"
+
+#: Kinds of volume sources, as core/v1 has them.
+_VOLUMES = (
+    *("awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI"),
+    *("emptyDir", "ephemeral", "fc", "flexVolume", "gcePersistentDisk", "glusterfs", "hostPath", "image", "iscsi"),
+    *("nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected", "quobyte", "rbd"),
+    *("scaleIO", "secret", "storageos", "vsphereVolume"),
+)
 
 ExitCode = Annotated[int, Field(ge=1, le=255)]
 Seconds = Annotated[float, Field(gt=0, lt=10**9, allow_inf_nan=False)]
@@ -39,6 +62,7 @@ class OnNode(BaseModel):
             key, equals, text = label.partition("=")
             if not key or not equals or not text:
                 raise ValueError(f"{label!r} is not key=value")
+            _check_label(key, text)
         return value
 
 
@@ -125,13 +149,20 @@ class JobSettings(BaseModel):
     @field_validator("cpu", "memory", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @field_validator("cpu", "memory", "shared_memory")
     @classmethod
     def _quantity(cls, value: str | None) -> str | None:
         if value is not None and not _QUANTITY.fullmatch(value):
             raise ValueError(f"{value!r} is no quantity such as 500m, 2 or 16Gi")
+        return value
+
+    @field_validator("memory", "shared_memory")
+    @classmethod
+    def _unit(cls, value: str | None) -> str | None:
+        if value is not None and _amount(value) < _LEAST_MEMORY:
+            raise ValueError(f"{value!r} is less than 1Mi: a number without a unit is bytes, and 16Gi has one")
         return value
 
     @field_validator("namespace")
@@ -141,9 +172,64 @@ class JobSettings(BaseModel):
             raise ValueError(f"{value!r} is no namespace's name")
         return value
 
+    @field_validator("priority_class", "queue", "service_account", "image_pull_secrets")
+    @classmethod
+    def _object(cls, value: Any) -> Any:
+        for name in (value,) if isinstance(value, str) else value or ():
+            if not _OBJECT.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a thing in Kubernetes: a-z, 0-9, '-' and '.'")
+        return value
+
+    @field_validator("labels", "node_selector")
+    @classmethod
+    def _labels(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            _check_label(key, text)
+        return value
+
+    @field_validator("annotations")
+    @classmethod
+    def _annotations(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            _check_label(key)
+        return value
+
+    @field_validator("gpu_label", "gpu_resource")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        _check_label(value)
+        return value
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _value(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_label("gpu", value)
+        return value
+
     @field_validator("scratch", "cache", "checkpoints")
     @classmethod
     def _volume(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and (len(value) != 1 or not isinstance(next(iter(value.values())), Mapping)):
+        if value is None:
+            return value
+        if len(value) != 1 or not isinstance(next(iter(value.values())), Mapping):
             raise ValueError("a volume source is one mapping by its kind, such as {'emptyDir': {}}")
+        kind = next(iter(value))
+        if kind not in _VOLUMES:
+            near = nearest(kind, _VOLUMES)
+            raise ValueError(f"{kind!r} is no kind of volume" + (f" (did you mean {near}?)" if near else ""))
         return value
+
+
+def _check_label(key: str, value: str = "") -> None:
+    if not _LABEL_KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is no label's name: {_LABEL_HINT}, with or without a domain and '/' before it")
+    if not _LABEL_VALUE.fullmatch(value):
+        raise ValueError(f"{value!r} is no label's value: {_LABEL_HINT}")
+
+
+def _amount(quantity: str) -> Decimal:
+    found = _QUANTITY.fullmatch(quantity)
+    assert found
+    number, unit = found[1], found[2] or ""
+    return Decimal(number) * _UNITS[unit] if unit in _UNITS else Decimal(number + unit)
