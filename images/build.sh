@@ -21,31 +21,28 @@ if [[ -z ${ENGINE:-} ]]; then
   else echo "Error: neither docker, podman nor buildah is to be found" >&2; exit 1; fi
 fi
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' airflow_provider_kitops/__init__.py)
-torch=${TORCH:-cuda}
 
-read -ra options <<<"${BUILD_OPTIONS:-}"
-read -ra push_options <<<"${PUSH_OPTIONS:-}"
+# Options are words; bash 3, which macOS has, cannot expand an empty list.
+options=(--label "org.opencontainers.image.version=$version" ${BUILD_OPTIONS:-})
 # docker keeps layers by itself; OCI's format is what all registries and clients agree on.
-case $ENGINE in podman | buildah) options+=(--layers --format oci) ;; esac
+if [[ $ENGINE != docker ]]; then options+=(--layers --format oci); fi
 for name in BASE PIP_OPTIONS; do
   if [[ -n ${!name:-} ]]; then options+=(--build-arg "$name=${!name}"); fi
 done
 if [[ -n ${CA_BUNDLE:-} ]]; then options+=(--secret "id=ca-bundle,src=$CA_BUNDLE"); fi
 export DOCKER_BUILDKIT=1
 
-for name in "${@:-steps trainer}"; do
-  for image in $name; do
-    tag=$version
-    arguments=()
-    if [[ $image == trainer ]]; then
-      arguments=(--build-arg "TORCH=$torch")
-      if [[ $torch == cpu ]]; then tag+=-cpu; fi
-    fi
-    reference=${REGISTRY:+$REGISTRY/}airflow-provider-kitops/$image:$tag
-    "$ENGINE" build "${options[@]}" "${arguments[@]}" \
-      --label "org.opencontainers.image.version=$version" \
-      --file "images/$image.Dockerfile" --tag "$reference" .
-    if [[ -n ${REGISTRY:-} ]]; then "$ENGINE" push "${push_options[@]}" "$reference"; fi
-    echo "$reference"
-  done
+if (($# == 0)); then set -- steps trainer; fi
+for image in "$@"; do
+  arguments=(--file "images/$image.Dockerfile")
+  tag=$version
+  if [[ $image == trainer ]]; then
+    arguments+=(--build-arg "TORCH=${TORCH:-cuda}")
+    if [[ ${TORCH:-cuda} == cpu ]]; then tag+=-cpu; fi
+  fi
+  reference=${REGISTRY:+$REGISTRY/}airflow-provider-kitops/$image:$tag
+  "$ENGINE" build "${options[@]}" "${arguments[@]}" --tag "$reference" .
+  # shellcheck disable=SC2086 # words
+  if [[ -n ${REGISTRY:-} ]]; then "$ENGINE" push ${PUSH_OPTIONS:-} "$reference"; fi
+  echo "$reference"
 done

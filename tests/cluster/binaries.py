@@ -36,25 +36,30 @@ def version() -> str:
     return found[1]
 
 
+def directory() -> Path:
+    """The directory of the programs of this version, built or not."""
+    return cache() / f"kubernetes-{version()}"
+
+
 def build(names: Sequence[str] = tuple(_PACKAGES)) -> Path:
     """The directory with the programs; those that are not there yet are built, which takes minutes.
 
     :raises Unavailable: there is no Go.
     :raises ClusterError: Go did not build them.
     """
-    directory = cache() / f"kubernetes-{version()}"
-    missing = [name for name in names if not (directory / name).exists()]
+    built = directory()
+    missing = [name for name in names if not (built / name).exists()]
     if not missing:
-        return directory
+        return built
     if shutil.which("go") is None:
         raise Unavailable("needs Go, to build Kubernetes")
-    directory.mkdir(parents=True, exist_ok=True)
+    built.mkdir(parents=True, exist_ok=True)
     major, minor, _ = version().removeprefix("v").split(".")
     # Clients and the kubelet compare versions, and refuse one another without these.
     stamps = {"gitVersion": version(), "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s", "-w", *(f"-X k8s.io/component-base/version.{key}={stamps[key]}" for key in stamps)])
     print(f"Building {', '.join(missing)} {version()} (once; about five minutes)", flush=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as made:
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=built) as made:
         command = ["go", "build", "-ldflags", flags, "-o", f"{made}/", *(_PACKAGES[name] for name in missing)]
         done = subprocess.run(
             command, cwd=_MODULE, env={**os.environ, "CGO_ENABLED": "0"}, capture_output=True, text=True
@@ -62,5 +67,5 @@ def build(names: Sequence[str] = tuple(_PACKAGES)) -> Path:
         if done.returncode:
             raise ClusterError(f"Go did not build Kubernetes: {done.stderr[-2000:]}")
         for name in missing:
-            (Path(made) / name).replace(directory / name)
-    return directory
+            (Path(made) / name).replace(built / name)
+    return built

@@ -133,7 +133,7 @@ def up() -> Cluster:
     _check_machine()
     programs = binaries.build()
     with _alone():
-        if not machine.claimed():
+        if not machine.claimed(programs):
             _end()
         own = machine.claim(programs)
         try:
@@ -150,9 +150,9 @@ def running() -> Cluster | None:
     """The cluster if all of it runs; nothing is started."""
     if outside := _outside():
         return _found(outside)
-    if not machine.claimed():
+    if not machine.claimed(binaries.directory()):
         return None
-    own = machine.claim(binaries.cache() / f"kubernetes-{binaries.version()}")
+    own = machine.claim(binaries.directory())
     return _cluster(own) if not unhealthy(own) else None
 
 

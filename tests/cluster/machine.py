@@ -18,7 +18,7 @@ NETWORK = "airflow-provider-kitops"
 NODE = "kitops-test"
 # Nothing but the API server speaks with etcd; pods cannot reach a loopback address.
 LOOPBACK = "127.83.0.1"
-_NETWORKS = [ipaddress.ip_network(f"10.{second}.83.0/24") for second in range(211, 256)]
+_NETWORKS = [ipaddress.IPv4Network(f"10.{second}.83.0/24") for second in range(211, 256)]
 _LONGEST_SOCKET = 107
 # Directories of others that the cluster's programs insist on; removed if they are left empty.
 _SHARED = [
@@ -102,19 +102,19 @@ def claim(binaries: Path) -> Machine:
     machine = Machine(state(), str(network[1]), str(network), binaries)
     machine.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = record.with_suffix(".new")
-    new.write_text(json.dumps({"boot": boot(), "address": machine.address, "network": machine.network}))
+    known = {"boot": boot(), "binaries": str(binaries), "address": machine.address, "network": machine.network}
+    new.write_text(json.dumps(known))
     new.replace(record)
     return machine
 
 
-def claimed() -> bool:
-    """Whether a cluster was started here since the machine was, and its pods still have their network."""
+def claimed(binaries: Path) -> bool:
+    """Whether a cluster of these programs was started since the machine was, and its pods still have their network."""
     record = state() / "machine.json"
-    return (
-        record.exists()
-        and json.loads(record.read_text())["boot"] == boot()
-        and Path(f"/sys/class/net/{BRIDGE}").exists()
-    )
+    if not record.exists() or not Path(f"/sys/class/net/{BRIDGE}").exists():
+        return False
+    known = json.loads(record.read_text())
+    return (known["boot"], known.get("binaries")) == (boot(), str(binaries))
 
 
 def make_bridge(machine: Machine) -> None:

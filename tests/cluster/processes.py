@@ -127,7 +127,7 @@ def _remove(group: Path, end: float) -> None:
 def _members() -> Iterator[int]:
     top = _MOUNTED / GROUP if _unified() else _tracking()
     for directory, _, _ in os.walk(top):
-        with contextlib.suppress(FileNotFoundError, OSError):  # a container's, removed meanwhile
+        with contextlib.suppress(OSError):  # a container's, removed meanwhile
             yield from map(int, (Path(directory) / "cgroup.procs").read_text().split())
 
 
