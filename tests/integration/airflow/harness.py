@@ -31,6 +31,7 @@ class Airflow:
     def __init__(self, home: Path, dags: Path, connections: dict[str, dict[str, Any]]) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.home = home
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
@@ -75,25 +76,10 @@ class Airflow:
     @contextmanager
     def processes(self) -> Iterator[None]:
         """Run the api-server, scheduler, DAG processor and triggerer; end all of them, and all they started."""
-        commands = {
-            "api-server": ["api-server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"],
-            "scheduler": ["scheduler"],
-            "dag-processor": ["dag-processor"],
-            "triggerer": ["triggerer"],
-        }
-        running: dict[str, subprocess.Popen[bytes]] = {}
+        running = self._running
         try:
-            for name, command in commands.items():
-                with (self.home / f"{name}.log").open("wb") as log:
-                    running[name] = subprocess.Popen(
-                        [AIRFLOW, *command],
-                        env=self.env,
-                        cwd=self.home,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                    )
+            for name in ("api-server", "scheduler", "dag-processor", "triggerer"):
+                self.start(name)
                 if name == "api-server":
                     self.wait("the api-server to answer", lambda: self._alive(running))
             yield
@@ -108,6 +94,33 @@ class Airflow:
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+            running.clear()
+
+    def start(self, name: str) -> None:
+        """Start one of the processes."""
+        command = [name]
+        if name == "api-server":
+            command += ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        with (self.home / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [AIRFLOW, *command],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def kill(self, name: str) -> None:
+        """Kill one of the processes and all that it started, as a machine that is switched off does."""
+        process = self._running[name]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def pid(self, name: str) -> int:
+        """Process id of one of the processes."""
+        return self._running[name].pid
 
     def leftovers(self) -> list[str]:
         """Command lines of processes that belong to this installation and still run."""

@@ -1,0 +1,55 @@
+"""One Airflow for all tests of Jobs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kitops.cluster.names import MANAGED_BY, selector
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import busybox_image, steps_image
+from tests.cluster.jobs.world import World
+from tests.integration.airflow.harness import Airflow
+from tests.postgres import run_postgres
+from tests.registry import PASSWORD, USERNAME
+
+DAGS = Path(__file__).with_name("dags")
+
+
+@pytest.fixture(scope="session")
+def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Airflow with all its processes, connected to the cluster and its registries."""
+    image = busybox_image(cluster)
+    steps = steps_image(cluster)
+
+    def registry(host: str, **more: str) -> dict[str, object]:
+        return {"conn_type": "kitops", "host": host, "extra": {"plain_http": True}, **more}
+
+    airflow = Airflow(
+        tmp_path_factory.mktemp("airflow"),
+        DAGS,
+        {
+            "kitops_default": registry(cluster.registry),
+            "private": registry(cluster.private_registry, login=USERNAME, password=PASSWORD),
+            "stranger": registry(cluster.private_registry, login=USERNAME, password="not the password"),
+            "kubernetes_default": {
+                "conn_type": "kubernetes",
+                "extra": {"kube_config_path": str(cluster.kubeconfig)},
+            },
+        },
+    )
+    airflow.env["AIRFLOW__CORE__PARALLELISM"] = "8"
+    with run_postgres(tmp_path_factory.mktemp("postgres") / "server") as database, contextlib.ExitStack() as running:
+        airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"postgresql+psycopg2://{database}"
+        airflow.migrate()
+        running.enter_context(airflow.processes())
+        world = World(airflow, cluster, image, steps)
+        yield world
+    for name in world.namespaces:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+    if world.namespaces:
+        mine = f"--selector={selector(dict(MANAGED_BY))}"
+        cluster.kubectl("delete", "pods", mine, "--all-namespaces", "--now", "--wait=false")
