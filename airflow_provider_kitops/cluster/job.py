@@ -15,6 +15,7 @@ from airflow_provider_kitops.cluster.merge import merged
 from airflow_provider_kitops.cluster.names import MANAGED_BY, SPECIFICATION, TASK, TaskKey, digest_label
 from airflow_provider_kitops.cluster.placement import placement
 from airflow_provider_kitops.cluster.settings import JobSettings
+from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.workload.mounts import DOCKER_CONFIG, JOB_MOUNT, SECRET_MOUNT, SIGNING_KEY
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT, WorkloadSpec
@@ -123,7 +124,7 @@ def job_objects(
     }
     template = {
         "metadata": {"labels": labels, "annotations": metadata["annotations"]},
-        "spec": _pod(spec, settings, name, steps_image, secrets),
+        "spec": _pod(spec, settings, task, name, steps_image, secrets),
     }
     limit = settings.deadline or deadline
     job = {
@@ -193,13 +194,22 @@ def _failure_rules() -> list[dict[str, Any]]:
 
 
 def _pod(
-    spec: WorkloadSpec, settings: JobSettings, name: str, steps_image: str, secrets: Mapping[str, bytes]
+    spec: WorkloadSpec,
+    settings: JobSettings,
+    task: TaskKey,
+    name: str,
+    steps_image: str,
+    secrets: Mapping[str, bytes],
 ) -> dict[str, Any]:
-    checkpoints = task_directory(spec)
+    checkpoints = checkpoints_directory(task, spec)
     scratch = {directory: {"name": "scratch", "subPath": directory.strip("/")} for directory in _SCRATCH}
 
     def mount(directory: str, *, read_only: bool = False) -> dict[str, Any]:
         return {**scratch[directory], "mountPath": directory, **({"readOnly": True} if read_only else {})}
+
+    def temporary(container: str) -> dict[str, Any]:
+        # Each has its own: what the program leaves there is nothing for those that hold credentials.
+        return {"name": "scratch", "subPath": f"tmp-{container}", "mountPath": "/tmp"}  # noqa: S108
 
     kept: dict[str, Any] = {"name": "checkpoints", "mountPath": DIRECTORIES[CHECKPOINTS], "subPath": checkpoints}
     job: dict[str, Any] = {"name": "job", "mountPath": JOB_MOUNT, "readOnly": True}
@@ -213,12 +223,13 @@ def _pod(
         return {
             "name": container,
             "image": steps_image,
-            "command": ["python", "-m", "airflow_provider_kitops.workload.container", container],
+            # -P: nothing is imported from the working directory, whatever somebody put there.
+            "command": ["python", "-P", "-m", "airflow_provider_kitops.workload.container", container],
             "resources": _STEP_RESOURCES,
             "securityContext": _confined(),
             # A step tells by itself how it failed, unless it could not even begin: by an image that is not its own.
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "volumeMounts": [job, *mounts, mount(_STATE_MOUNT), mount("/tmp")],  # noqa: S108 - the pod's own
+            "volumeMounts": [job, *mounts, mount(_STATE_MOUNT), temporary(container)],
         }
 
     work = {
@@ -235,7 +246,7 @@ def _pod(
             mount(DIRECTORIES[CONFIG], read_only=True),
             mount(DIRECTORIES[OUTPUT]),
             kept,
-            mount("/tmp"),  # noqa: S108
+            temporary(WORK),
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
         ],
     }
@@ -264,12 +275,16 @@ def _pod(
     }
 
 
-_SCRATCH = (DIRECTORIES[INPUTS], DIRECTORIES[CONFIG], DIRECTORIES[OUTPUT], _STATE_MOUNT, "/tmp")  # noqa: S108
+_SCRATCH = (DIRECTORIES[INPUTS], DIRECTORIES[CONFIG], DIRECTORIES[OUTPUT], _STATE_MOUNT)
 
 
-def task_directory(spec: WorkloadSpec) -> str:
-    """Directory of a workload's checkpoints on a volume that several share: the same work goes on, no other does."""
-    return f"kitops/{digest_label(spec.digest)}"
+def checkpoints_directory(task: TaskKey, spec: WorkloadSpec) -> str:
+    """Directory of the checkpoints on a volume that several share.
+
+    The same task instance goes on at the same work, also where it is given more memory or another image; no other does.
+    """
+    work = {"task": task.label, "inputs": spec.inputs, "command": spec.command, "config": spec.config}
+    return f"kitops/{digest_label(json_digest(work))}"
 
 
 def _volumes(settings: JobSettings, name: str, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:

@@ -112,8 +112,9 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
         if ended and ended.get("exitCode") != 0:
             return _container_failure(pod, container, ended, retry_exit_codes)
     if status.get("phase") == "Failed":
-        said = _line(status.get("message") or status.get("reason") or "Kubernetes does not say why.")
-        return Outcome(status.get("reason") or "PodFailed", f"Pod {name} failed: {said}", retry=True)
+        words = ": ".join(each for each in (status.get("reason"), status.get("message")) if each)
+        said = _line(words or "Kubernetes does not say why.")
+        return Outcome("PodFailed", f"Pod {name} failed: {said}", retry=True)
     return None
 
 

@@ -72,7 +72,8 @@ class JobSettings(BaseModel):
     :param namespace: where the Job runs; by default the namespace of the Kubernetes connection, else ``default``.
     :param image: the program's image; by default the trainer's of this package's version, in the registry of the
         ``kitops`` connection. A tag is resolved to its digest before the Job is made.
-    :param steps_image: image of the containers that fetch and publish; by default as ``image``.
+    :param steps_image: image of the containers that fetch and publish; by default as ``image``, with ``steps`` for
+        ``trainer``.
     :param cpu: cores of the program, as in ``"4"``; request and limit.
     :param memory: memory of the program, as in ``"16Gi"``; request and limit.
     :param gpu: whole GPUs.
@@ -84,16 +85,17 @@ class JobSettings(BaseModel):
     :param tolerations: further tolerations, as in a pod.
     :param affinity: affinity, as in a pod; terms of ``on_node`` are added.
     :param priority_class: the pod's PriorityClass.
-    :param queue: Kueue's LocalQueue. The Job is then started by Kueue, and the time until then counts nowhere.
+    :param queue: Kueue's LocalQueue. The Job is then started by Kueue. The time until then is part of
+        ``execution_timeout``, of no other limit.
     :param service_account: account of the pod; its token is mounted only if it is named here.
     :param image_pull_secrets: names of Secrets of the namespace. Credentials of the ``kitops`` connection are added by
         themselves.
-    :param scratch: volume source for inputs, output and temporary files, for example
-        ``{"emptyDir": {"sizeLimit": "200Gi"}}``.
+    :param scratch: volume source for inputs, output and temporary files: an ``emptyDir``, for example
+        ``{"emptyDir": {"sizeLimit": "200Gi"}}``, or an ``ephemeral`` volume, which is the pod's alone.
     :param cache: volume source that keeps fetched blobs for further Jobs; none by default.
     :param checkpoints: volume source that outlives the pod, for example
-        ``{"persistentVolumeClaim": {"claimName": "checkpoints"}}``. Each workload has a directory of its own there. By
-        default they live as long as the pod.
+        ``{"persistentVolumeClaim": {"claimName": "checkpoints"}}``. Each task instance has a directory of its own
+        there. By default they live as long as the pod.
     :param shared_memory: size of ``/dev/shm``, which data loaders with several workers need.
     :param deadline: seconds that the Job may be active, watched by Kubernetes; by default the task's
         ``execution_timeout``.
@@ -205,6 +207,13 @@ class JobSettings(BaseModel):
     def _value(cls, value: str | None) -> str | None:
         if value is not None:
             _check_label("gpu", value)
+        return value
+
+    @field_validator("scratch")
+    @classmethod
+    def _alone(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value.keys() & _VOLUMES and not value.keys() & {"emptyDir", "ephemeral"}:
+            raise ValueError(f"{next(iter(value))} outlives the pod and may be shared; use emptyDir or ephemeral")
         return value
 
     @field_validator("scratch", "cache", "checkpoints")

@@ -132,10 +132,16 @@ class Jobs:
     def keep(self, handle: JobHandle, *, ended: bool) -> None:
         """Leave a Job where it is, for a person to look at: without its credentials, and with nothing running.
 
-        :param ended: whether it has ended by itself. One that has not is suspended, which ends its pods.
+        :param ended: whether it has ended by itself. One that has not is ended by a deadline, unless nothing of it
+            ever ran, so that there is nothing to look at: that one is deleted.
         """
         from kubernetes.client import V1DeleteOptions
 
+        if not ended:
+            job = self.get(handle.namespace, handle.name)
+            if job and job["spec"].get("suspend"):
+                self.delete(handle)
+                return
         with _errors(f"delete the Secret {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
             _retried(self._hook.core_v1_client.delete_namespaced_secret)(
                 handle.name, handle.namespace, body=V1DeleteOptions()
@@ -143,7 +149,8 @@ class Jobs:
         with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"):
             body: dict[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
             if not ended:
-                body["spec"] = {"suspend": True}
+                # Not suspended: Kueue would let it run again, and Kubernetes would never remove it.
+                body["spec"] = {"activeDeadlineSeconds": 1}
             with suppress(NotFound):
                 _retried(self._hook.batch_v1_client.patch_namespaced_job)(handle.name, handle.namespace, body)
 

@@ -73,6 +73,18 @@ class JobFailedForGood(AirflowFailException):
         self.outcome = outcome
 
 
+class JobTimedOut(AirflowTaskTimeout):
+    """
+    A Job was ended because the task's ``execution_timeout`` was over.
+
+    :ivar outcome: as in ``JobFailed``.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(f"{outcome.reason}: {outcome.message}")
+        self.outcome = outcome
+
+
 class KubernetesProgramOperator(ProgramOperator):
     """Runs a program as a Job. The program's own arguments come from what this is combined with."""
 
@@ -184,9 +196,15 @@ class KubernetesProgramOperator(ProgramOperator):
         self, store: Store, context: Context, settings: JobSettings, namespace: str
     ) -> tuple[WorkloadSpec, JobObjects]:
         from airflow_provider_kitops.cluster.job import job_objects
+        from airflow_provider_kitops.oci.errors import InvalidInput
         from airflow_provider_kitops.workload.mounts import job_files
         from airflow_provider_kitops.workload.runner import check
 
+        if not store.config.registry:
+            raise InvalidInput(
+                f"The connection {self.kitops_conn_id!r} is the local layout, which no pod can reach.",
+                hint="Give the connection a registry, or run the workload on this machine.",
+            )
         image = self._pinned_image(store, self.image or settings.image, self._image_name)
         steps = self._pinned_image(store, settings.steps_image, "steps")
         resources = {"cpu": settings.cpu, "memory": settings.memory, "gpu": settings.gpu}
@@ -222,9 +240,9 @@ class KubernetesProgramOperator(ProgramOperator):
         usual = not image
         image = image or f"{store.config.registry}/{_REPOSITORY}/{name}:{__version__}"
         reference = Reference.parse(image)
-        if reference.digest or not (reference.registry or store.config.registry):
-            return image
         other = reference.registry and reference.registry != store.config.registry
+        if reference.digest:
+            return str(reference if other else store.reference(reference))
         try:
             if other:
                 config = StoreConfig(registry=reference.registry, docker_config=store.config.docker_config)
@@ -335,7 +353,7 @@ class KubernetesProgramOperator(ProgramOperator):
             context["ti"].xcom_push(key=FAILURE_KEY, value=outcome.to_json())
             self._finish(jobs, handle, settings, outcome)
             if outcome.reason == "ExecutionTimeout":
-                raise AirflowTaskTimeout(outcome.message)
+                raise JobTimedOut(outcome)
             raise JobFailed(outcome) if outcome.retry else JobFailedForGood(outcome)
         # The Job stays until its digest has been read back: if that fails, the next try reads on and works no more.
         with self.hook.store() as store:

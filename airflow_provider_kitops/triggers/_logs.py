@@ -21,6 +21,7 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 300  # after so long without a byte the
 _LINE_LIMIT = 16 * 1024  # characters; a longer line is shown in pieces
 _PROGRESS_SECONDS = 10.0  # between two lines of progress
 _AGAIN_SECONDS, _LONGEST_WAIT = 1.0, 30.0  # before a log is asked for again
+_CLOCKS_APART = 60.0  # seconds that a node's clock may be before ours; what is read again for it is not written again
 
 
 class Logs:
@@ -77,9 +78,10 @@ class Logs:
         while True:
             ended = self._ended(pod, container)  # known before it is read: then all that it wrote is in the answer
             try:
-                async for line in self._lines(pod, container, seen.last, follow=not ended):
-                    wait = _AGAIN_SECONDS
-                    if seen.new(line):
+                seen.again()
+                async for line, goes_on in self._lines(pod, container, seen.last, follow=not ended):
+                    if seen.new(line, goes_on=goes_on):
+                        wait = _AGAIN_SECONDS
                         self._line(container, seen.text)
                         if seen.last and (self.until is None or seen.last > self.until):
                             self.until = seen.last
@@ -93,15 +95,22 @@ class Logs:
                     return
             except (ClientError, TimeoutError, OSError) as error:
                 log.debug("The log of %s in %s was cut: %s", container, pod, error)
+            except Exception as error:  # noqa: BLE001 - credentials that cannot be had now, for one
+                log.warning("The log of %s in %s cannot be read: %s", container, pod, error)
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    async def _lines(self, pod: str, container: str, since: datetime | None, *, follow: bool) -> AsyncIterator[str]:
+    async def _lines(
+        self, pod: str, container: str, since: datetime | None, *, follow: bool
+    ) -> AsyncIterator[tuple[str, bool]]:
+        """The log's lines, each with whether it goes on with the one before: a long one comes in pieces."""
         from kubernetes_asyncio import client
 
         more: dict[str, Any] = {}
         if since is not None:
-            more["since_seconds"] = max(1, int((datetime.now(UTC) - since + timedelta(seconds=5)).total_seconds()))
+            # By the node's clock, which need not be ours.
+            begin = since - timedelta(seconds=_CLOCKS_APART)
+            more["since_seconds"] = max(1, int((datetime.now(UTC) - begin).total_seconds()))
         async with self.hook.get_conn() as connection:
             answer: Any = await client.CoreV1Api(connection).read_namespaced_pod_log(
                 pod,
@@ -116,16 +125,18 @@ class Logs:
             if answer.status >= 400:
                 text = (await answer.read()).decode(errors="replace")
                 raise client.ApiException(status=answer.status, reason=" ".join(text.split())[:300])
-            rest = b""
+            rest, goes_on = b"", False
             async for chunk in answer.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    yield line.decode(errors="replace")
+                    yield line.decode(errors="replace"), goes_on
+                    goes_on = False
                 if len(rest) > _LINE_LIMIT * 4:
-                    yield rest.decode(errors="replace")
-                    rest = b""
+                    piece, rest = _cut(rest)
+                    yield piece.decode(errors="replace"), goes_on
+                    goes_on = True
             if rest:
-                yield rest.decode(errors="replace")
+                yield rest.decode(errors="replace"), goes_on
 
     def _ended(self, pod: str, container: str) -> bool:
         found = self._pods.get(pod)
@@ -134,13 +145,13 @@ class Logs:
         return "terminated" in dict(container_states(found)).get(container, {})
 
     def _line(self, container: str, text: str) -> None:
+        # Programs that draw a bar write over the line again and again: its last state says it all.
+        text = text.rstrip("\r").rpartition("\r")[2]
         progress = parse_progress(text)
         if progress is not None:
             self.progress = progress
             self._tell()
             return
-        # Programs that draw a bar write over the line again and again: its last state says it all.
-        text = text.rstrip("\r").rpartition("\r")[2]
         for begin in range(0, max(len(text), 1), _LINE_LIMIT):
             self.write(f"[{container}] {text[begin : begin + _LINE_LIMIT]}")
 
@@ -153,23 +164,69 @@ class Logs:
             self.write(f"[work] {text}")
 
 
+def _cut(line: bytes) -> tuple[bytes, bytes]:
+    """What there is of a line, without the beginning of a character at its end."""
+    end = len(line)
+    while end > len(line) - 4 and line[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    if line[end - 1] >= 0xC0:
+        end -= 1
+    return line[:end], line[end:]
+
+
 class _Seen:
-    """Tells new lines from those that were read before a connection broke: by their times, to the nanosecond."""
+    """Tells new lines from those that were read before a connection broke: by their times, to the nanosecond.
+
+    :param since: what was written before then is not new.
+    """
 
     def __init__(self, since: datetime | None) -> None:
         self.last = since
         self.text = ""
-        self._stamp = ""
+        self._stamp, self._same = "", 0  # the latest line's time, and how many lines had it
+        self._until: tuple[datetime | None, str] = (since, "")
+        self._skip = 0
+        self._new = True
 
-    def new(self, line: str) -> bool:
-        """Whether the line is new; then ``text`` is what it says and ``last`` when it was written."""
+    def again(self) -> None:
+        """The log is read anew: lines that were read may come again."""
+        self._until, self._skip = (self.last, self._stamp), self._same
+
+    def new(self, line: str, *, goes_on: bool = False) -> bool:
+        """Whether the line is new; then ``text`` is what it says and ``last`` when it was written.
+
+        :param goes_on: whether it goes on with the line before, and is as new.
+        """
         stamp, _, text = line.partition(" ")
-        try:
-            when = datetime.fromisoformat(stamp)
-        except ValueError:  # a piece of a line
+        when = None if goes_on else _time(stamp)
+        if when is None:  # no time: a piece of a line, or what the node itself says
             self.text = line
-            return True
-        if self.last is not None and (when < self.last or (when == self.last and stamp <= self._stamp)):
+            return self._new if goes_on else True
+        self._new = self._is_new(when, stamp)
+        if not self._new:
             return False
-        self.last, self._stamp, self.text = when, stamp, text
+        self.text = text
+        if self.last is None or when > self.last or (when == self.last and stamp > self._stamp):
+            self.last, self._stamp, self._same = when, stamp, 1
+        elif stamp == self._stamp:
+            self._same += 1
         return True
+
+    def _is_new(self, when: datetime, stamp: str) -> bool:
+        time_until, stamp_until = self._until
+        if time_until is None or when > time_until:
+            return True
+        if when < time_until or stamp < stamp_until:
+            return False
+        if stamp == stamp_until and self._skip:
+            self._skip -= 1
+            return False
+        return True
+
+
+def _time(stamp: str) -> datetime | None:
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return when if when.tzinfo else None  # a number of eight digits is a date, but no time of the log's

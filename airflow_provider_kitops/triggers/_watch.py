@@ -11,12 +11,14 @@ import asyncio
 import contextvars
 import logging
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.cluster.names import MANAGED_BY, selector
+from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
 from airflow_provider_kitops.cluster.outcome import job_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ log = logging.getLogger(__name__)
 _WATCH_SECONDS = 300  # then the server ends the watch
 _CONNECT_SECONDS = 30
 _LIST_SECONDS = 30.0  # between two looks at the Jobs while no pod changes
-_SOON_SECONDS = 1.0  # the same while a pod has ended and its Job has not yet said what that means
+_SOON_SECONDS = 1.0  # the same at first when a pod has ended and its Job has not yet said what that means
+_STEADY_SECONDS = 10.0  # a watch that lasted so long was none that fails again and again
 _LONGEST_WAIT = 30.0  # between two tries while the API server is away
 _POLL_SECONDS = 10.0  # between two lists of pods where watching them is forbidden
 _FINAL = ("Succeeded", "Failed")
@@ -53,8 +56,7 @@ class View:
     @property
     def unsettled(self) -> bool:
         """Whether a pod has ended of which the Job is yet to take note."""
-        conditions = ((self.job or {}).get("status") or {}).get("conditions") or []
-        if self.job is None or any(each["type"] in ("Complete", "Failed") for each in conditions):
+        if self.job is None or _finished(self.job):
             return False
         return bool(self.pods) and all(_ended(pod) for pod in self.pods.values())
 
@@ -69,12 +71,14 @@ class NamespaceWatch:
     def __init__(self, hook: AsyncKubernetesHook, namespace: str) -> None:
         self.hook, self.namespace = hook, namespace
         self.views: set[View] = set()
+        # The pods that are there, by Job and name, so that a view that is opened later knows them.
+        self._known: dict[str, dict[str, dict[str, Any]]] = {}
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, name: str) -> View:
         """A view of one Job; the first one begins the watch."""
-        view = View(name)
+        view = View(name, pods=dict(self._known.get(name, {})))
         self.views.add(view)
         if self._tasks:
             self._look.set()
@@ -96,26 +100,32 @@ class NamespaceWatch:
     async def _watch(self) -> None:
         failures, poll = 0, False
         while True:
+            began = time.monotonic()
+            failed: Exception | None = None
             try:
                 async with self.hook.get_conn() as connection:
                     version = await self._pods(connection)
-                    failures = 0
-                    if poll:
-                        await asyncio.sleep(_POLL_SECONDS)
-                        continue
-                    await self._stream(connection, version)
+                    if not poll:
+                        await self._stream(connection, version)
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the Jobs run on and are looked for again
-                status = getattr(error, "status", None)
-                if status == 410:  # what was seen last is too old to go on from
-                    continue
-                if status == 403 and not poll:
-                    poll = True
-                    log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
-                    continue
-                failures += 1
-                await self._wait(failures, error)
+                failed = error
+            status = getattr(failed, "status", None)
+            if status == 403 and not poll:
+                poll = True
+                log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
+                continue
+            if poll and failed is None:
+                failures = 0
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            steady = time.monotonic() - began >= _STEADY_SECONDS
+            failures = 0 if steady else failures + 1
+            if status == 410:  # what was seen last is too old to go on from
+                failed = None
+            if failed or not steady:  # a watch that ends at once is not asked for at once
+                await self._wait(max(failures, 1), failed)
 
     async def _pods(self, connection: Any) -> str:
         """Take note of all pods; the version to watch from."""
@@ -129,10 +139,14 @@ class NamespaceWatch:
         for pod in items:
             self._seen(pod)
         there = {pod["metadata"]["name"] for pod in items}
+        for job, pods in list(self._known.items()):
+            self._known[job] = {name: pod for name, pod in pods.items() if name in there}
+            if not self._known[job]:
+                del self._known[job]
         for view in self.views:
-            for name, pod in view.pods.items():
+            for name, pod in list(view.pods.items()):
                 if name not in there and not pod["deleted"]:
-                    pod["deleted"] = True
+                    view.pods[name] = _gone(pod)
                     view.changed.set()
                     self._look.set()
         return str(found["metadata"]["resourceVersion"])
@@ -155,17 +169,22 @@ class NamespaceWatch:
                     self._seen(event["raw_object"], deleted=event["type"] == "DELETED")
 
     def _seen(self, pod: dict[str, Any], *, deleted: bool = False) -> None:
-        name = job_of(pod)
+        job, name, kept = job_of(pod), pod["metadata"]["name"], _kept(pod)
+        if deleted:
+            kept = _gone(kept)
+            self._known.get(job, {}).pop(name, None)
+        else:
+            self._known.setdefault(job, {})[name] = kept
         for view in self.views:
-            if view.name != name:
+            if view.name != job:
                 continue
-            view.pods[pod["metadata"]["name"]] = _kept(pod, deleted=deleted)
+            view.pods[name] = kept
             view.changed.set()
             if deleted or _ended(pod):
                 self._look.set()
 
     async def _list(self) -> None:
-        failures = 0
+        failures, soon = 0, _SOON_SECONDS
         while True:
             self._look.clear()
             try:
@@ -177,12 +196,14 @@ class NamespaceWatch:
                 failures += 1
                 await self._wait(failures, error)
                 continue
-            soon = any(view.unsettled for view in self.views)
+            wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
             try:
-                await asyncio.wait_for(self._look.wait(), _SOON_SECONDS if soon else _LIST_SECONDS)
+                await asyncio.wait_for(self._look.wait(), wait)
                 await asyncio.sleep(0.2)  # what follows within a moment is seen by the same list
+                soon = _SOON_SECONDS
             except TimeoutError:
-                continue
+                # A Job that is to start a pod again may take minutes for it.
+                soon = min(soon * 2, _LIST_SECONDS)
 
     async def _jobs(self) -> None:
         from kubernetes_asyncio import client
@@ -193,16 +214,36 @@ class NamespaceWatch:
                 self.namespace, label_selector=_SELECTOR, _preload_content=False
             )
             found = {job["metadata"]["name"]: job for job in (await _read(answer)).get("items") or []}
-        for view in asked:
-            job = found.get(view.name)
-            if job != view.job or not view.listed:
-                view.job, view.listed = job, True
-                view.changed.set()
+            for view in asked:
+                job = found.get(view.name)
+                if job and _finished(job) and not (view.job and _finished(view.job)):
+                    await self._last_look(connection, view)
+                if job != view.job or not view.listed:
+                    view.job, view.listed = job, True
+                    view.changed.set()
 
-    async def _wait(self, failures: int, error: Exception) -> None:
-        wait = min(2.0 ** (failures - 1), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
-        text = " ".join(str(error).split())[:300] or type(error).__name__
-        log.warning("No answer from the cluster about namespace %s (%s); again in %.0f s.", self.namespace, text, wait)
+    async def _last_look(self, connection: Any, view: View) -> None:
+        """Take note of how the pods of a Job ended, before the view tells that it has.
+
+        The Job may be known to have ended before the watch, which is another connection, has told of its pods.
+        """
+        from kubernetes_asyncio import client
+
+        answer = await client.CoreV1Api(connection).list_namespaced_pod(
+            self.namespace, label_selector=selector({**MANAGED_BY, JOB_NAME: view.name}), _preload_content=False
+        )
+        for pod in (await _read(answer)).get("items") or []:
+            name = pod["metadata"]["name"]
+            if name not in view.pods or not view.pods[name]["deleted"]:
+                view.pods[name] = _kept(pod)
+
+    async def _wait(self, failures: int, error: Exception | None) -> None:
+        wait = min(2.0 ** min(failures - 1, 10), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
+        if error:
+            text = " ".join(str(error).split())[:300] or type(error).__name__
+            log.warning(
+                "No answer from the cluster about namespace %s (%s); again in %.0f s.", self.namespace, text, wait
+            )
         await asyncio.sleep(wait)
 
 
@@ -238,7 +279,18 @@ async def _read(answer: Any) -> dict[str, Any]:
     return found
 
 
-def _kept(pod: dict[str, Any], *, deleted: bool) -> dict[str, Any]:
+def _finished(job: dict[str, Any]) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(each["type"] in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
+
+
+def _gone(pod: dict[str, Any]) -> dict[str, Any]:
+    """A pod that is not there any more, as it was last seen: whatever it was said to do, it does not."""
+    metadata = {"deletionTimestamp": datetime.now(UTC).isoformat(), **pod["metadata"]}
+    return {**pod, "metadata": metadata, "deleted": True}
+
+
+def _kept(pod: dict[str, Any]) -> dict[str, Any]:
     """Of a pod, what is ever looked at: there may be many, and their specifications are long."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
     kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp")
@@ -254,7 +306,7 @@ def _kept(pod: dict[str, Any], *, deleted: bool) -> dict[str, Any]:
             "containers": [container(each) for each in spec.get("containers") or []],
         },
         "status": pod.get("status") or {},
-        "deleted": deleted,
+        "deleted": False,
     }
 
 
