@@ -129,14 +129,15 @@ def make_bridge(machine: Machine) -> None:
 def clear() -> None:
     """Remove what the cluster leaves on the machine when its processes have ended."""
     root = state()
-    sockets = [Path(file.read_text().removeprefix("unix://")) for file in root.glob("run/*/k8s.io/*/address")]
+    # One is shared by the containers of a pod.
+    sockets = {Path(file.read_text().removeprefix("unix://")) for file in root.glob("run/*/k8s.io/*/address")}
     mounted = [line.split()[4].replace(r"\040", " ") for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for point in reversed([point for point in mounted if point.startswith(f"{root}/")]):
         run("umount", "--lazy", point)
     if Path(f"/sys/class/net/{BRIDGE}").exists():
         run("ip", "link", "delete", BRIDGE)
     # Containerd's shims, the kubelet and the network's plugins keep these outside the directories they are given.
-    sockets.append(Path("/var/lib/kubelet/device-plugins/kubelet.sock"))
+    sockets.add(Path("/var/lib/kubelet/device-plugins/kubelet.sock"))
     for leftover in [*filter(_unused, sockets), *Path("/var/lib/cni/results").glob(f"{NETWORK}-*")]:
         leftover.unlink()
     for directory in map(Path, _SHARED):
