@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kitops.cluster.job import JobObjects, is_queued, job_objects, task_directory
+from airflow_provider_kitops.cluster.job import JobObjects, checkpoints_directory, is_queued, job_objects
 from airflow_provider_kitops.cluster.names import MANAGED_BY, SPECIFICATION, TASK, TaskKey
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.oci.credentials import Credentials
@@ -196,15 +196,31 @@ def test_a_token_is_mounted_only_for_an_account_that_is_named() -> None:
     assert pod["serviceAccountName"] == "trainer"
 
 
-def test_checkpoints_have_a_directory_for_each_work() -> None:
+def test_checkpoints_have_a_directory_for_each_task_and_its_work() -> None:
     claim = {"persistentVolumeClaim": {"claimName": "checkpoints"}}
-    spec, other = spec_of(), spec_of(env={"A": "c"})
-    pod = pod_of(objects_of(spec, checkpoints=claim))
+    pod = pod_of(objects_of(checkpoints=claim))
     assert volumes(pod)["checkpoints"] == {"name": "checkpoints", **claim}
-    mount = mounts(pod, "work")["/checkpoints"]
-    assert mount["subPath"] == mounts(pod, "publish")["/checkpoints"]["subPath"] == task_directory(spec)
-    assert task_directory(spec) == task_directory(spec_of()) != task_directory(other)
-    assert spec.digest.removeprefix("sha256:").startswith(task_directory(spec).removeprefix("kitops/"))
+    directory = checkpoints_directory(TASK_KEY, spec_of())
+    for container in ("work", "publish"):
+        assert mounts(pod, container)["/checkpoints"]["subPath"] == directory
+    same = spec_of(resources={"memory": "64Gi"}, image=IMAGE.replace("b" * 64, "d" * 64))
+    assert checkpoints_directory(TASK_KEY, same) == directory
+    for task, spec in (
+        (TASK_KEY, spec_of(command=["train", "--slow"])),
+        (TASK_KEY, spec_of(config={"seed": 1})),
+        (TASK_KEY, spec_of(inputs={"base": f"demo/base@sha256:{'e' * 64}"})),
+        (TaskKey("dag", "other", "tune"), spec_of()),
+        (TaskKey("dag", "run", "tune", 1), spec_of()),
+    ):
+        assert checkpoints_directory(task, spec) != directory
+
+
+def test_each_container_has_temporary_files_of_its_own() -> None:
+    pod = pod_of(objects_of())
+    assert len({mounts(pod, name)["/tmp"]["subPath"] for name in containers(pod)}) == 3
+    # Nor does a step import what lies in its working directory.
+    for step in ("fetch", "publish"):
+        assert containers(pod)[step]["command"][:3] == ["python", "-P", "-m"]
 
 
 def test_a_job_begins_suspended_and_is_tried_as_the_settings_say() -> None:
@@ -245,7 +261,7 @@ def test_what_ends_a_job_at_once_and_what_costs_a_try() -> None:
 def test_the_deadline_is_the_settings_or_else_the_tasks(
     deadline: float | None, timeout: float | None, expected: int | None
 ) -> None:
-    settings = {} if deadline is None else {"deadline": deadline}
+    settings: dict[str, Any] = {} if deadline is None else {"deadline": deadline}
     assert objects_of(task_timeout=timeout, **settings).job["spec"].get("activeDeadlineSeconds") == expected
 
 
@@ -308,7 +324,7 @@ def test_a_person_has_the_last_word_on_the_pod() -> None:
 
 
 def test_under_another_name_everything_is_the_same() -> None:
-    first = objects_of(image_pull_secrets=["mine"], scratch={"secret": {"secretName": "not-ours"}})
+    first = objects_of(image_pull_secrets=["mine"], cache={"secret": {"secretName": "not-ours"}})
     name = first.job["metadata"]["name"]
     renamed = first.renamed("other-1")
     text = json.dumps([renamed.job, renamed.config_map, renamed.secret])

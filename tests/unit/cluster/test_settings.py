@@ -42,6 +42,10 @@ def said(settings: dict[str, Any]) -> str:
         ({"on_node": {"prefer": ["a/b/c=d"]}}, "on_node.prefer: 'a/b/c' is no label's name"),
         ({"scratch": {}}, "scratch: a volume source is one mapping by its kind"),
         ({"scratch": {"emptyDir": {}, "hostPath": {"path": "/x"}}}, "scratch: a volume source is one mapping by its"),
+        (
+            {"scratch": {"hostPath": {"path": "/x"}}},
+            "scratch: hostPath outlives the pod and may be shared; use emptyDir",
+        ),
         ({"checkpoints": {"emptyDir": None}}, "checkpoints: a volume source is one mapping by its kind"),
         ({"cache": {"persistentVolumeclaim": {}}}, "is no kind of volume (did you mean persistentVolumeClaim?)"),
         ({"labels": {"team": "team one"}}, "labels: 'team one' is no label's value: at most 63 letters, digits"),
