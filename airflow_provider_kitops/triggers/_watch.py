@@ -198,7 +198,8 @@ class NamespaceWatch:
                 continue
             wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
             try:
-                await asyncio.wait_for(self._look.wait(), wait)
+                async with asyncio.timeout(wait):  # wait_for loses a cancellation that comes with the event (3.11)
+                    await self._look.wait()
                 await asyncio.sleep(0.2)  # what follows within a moment is seen by the same list
                 soon = _SOON_SECONDS
             except TimeoutError:

@@ -1,0 +1,407 @@
+"""One watch for all Jobs of a namespace, and nothing missed whatever happens to it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY
+from airflow_provider_kitops.triggers import _watch
+from airflow_provider_kitops.triggers._watch import NamespaceWatch, View, _kept, watching
+from tests.fake_kubernetes import Asked, FakeKubernetes, fake_kubernetes
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("_LIST_SECONDS", 0.3), ("_SOON_SECONDS", 0.05), ("_POLL_SECONDS", 0.1)):
+        monkeypatch.setattr(_watch, name, seconds)
+    monkeypatch.setattr(_watch, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def pod(name: str, job: str, phase: str = "Running", **more: Any) -> dict[str, Any]:
+    metadata = {"name": name, "uid": f"uid-{name}", "labels": {**MANAGED_BY, JOB_NAME: job}}
+    return {"metadata": metadata, "status": {"phase": phase}, **more}
+
+
+def job(name: str, *conditions: str) -> dict[str, Any]:
+    found = [{"type": each, "status": "True"} for each in conditions]
+    return {"metadata": {"name": name, "labels": dict(MANAGED_BY)}, "spec": {}, "status": {"conditions": found}}
+
+
+def hook_of(fake: FakeKubernetes) -> AsyncKubernetesHook:
+    return AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited for too long"
+        await asyncio.sleep(0.01)
+
+
+def on_a_fake(test: Callable[[FakeKubernetes, NamespaceWatch], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with fake_kubernetes() as fake:
+            watch = NamespaceWatch(hook_of(fake), fake.namespace)
+            try:
+                await asyncio.wait_for(test(fake, watch), 30)
+            finally:
+                for view in list(watch.views):
+                    await watch.close(view)
+
+    asyncio.run(run())
+
+
+def test_however_many_views_one_watch_is_open() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        for number in range(60):
+            fake.put_job(job(f"job-{number}"))
+            fake.put_pod(pod(f"pod-{number}", f"job-{number}"))
+        views = [watch.open(f"job-{number}") for number in range(60)]
+        await until(lambda: fake.watches and all(view.listed and view.pods for view in views))
+        for number, view in enumerate(views):
+            assert list(view.pods) == [f"pod-{number}"]
+            assert view.job == job(f"job-{number}")
+        assert (fake.watches, fake.most_watches) == (1, 1)
+        assert fake.count("pods") == 1
+        assert fake.count("jobs") <= 3
+
+    on_a_fake(test)
+
+
+def test_a_change_wakes_the_view_that_it_is_for() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a"))
+        one, other = watch.open("a"), watch.open("b")
+        await until(lambda: one.listed and other.listed and fake.watches)
+        one.changed.clear()
+        other.changed.clear()
+        fake.put_pod(pod("p", "a"))
+        await until(one.changed.is_set)
+        assert one.pods["p"]["status"]["phase"] == "Running"
+        assert not other.changed.is_set()
+        assert other.job is None
+
+    on_a_fake(test)
+
+
+def test_a_view_that_is_opened_late_knows_what_the_watch_told_before() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        watch.open("first")
+        await until(lambda: fake.watches)
+        fake.put_pod(pod("p", "late"))
+        fake.put_pod(pod("gone", "late"))
+        fake.delete_pod("gone")
+        fake.put_pod(pod("q", "first"))
+        await until(lambda: any(view.pods for view in watch.views))
+        assert list(watch.open("late").pods) == ["p"]
+        assert fake.count("pods") == 1
+
+    on_a_fake(test)
+
+
+def test_what_happened_while_the_watch_was_down_is_noticed() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        for name in ("kept", "lost"):
+            fake.put_pod(pod(name, "a"))
+        view = watch.open("a")
+        await until(lambda: len(view.pods) == 2 and fake.watches)
+        fake.status = lambda asked: 503 if asked.kind in ("pods", "watch") else None
+        fake.cut()
+        await until(lambda: not fake.watches)
+        fake.delete_pod("lost")
+        fake.put_pod(pod("new", "a"))
+        view.changed.clear()
+        fake.status = lambda asked: None
+        await until(lambda: "new" in view.pods)
+        assert view.changed.is_set()
+        assert view.pods["lost"]["deleted"]
+        assert view.pods["lost"]["metadata"]["deletionTimestamp"]
+        assert not view.pods["kept"]["deleted"]
+        late = watch.open("a")
+        assert set(late.pods) == {"kept", "new"}
+
+    on_a_fake(test)
+
+
+def test_two_views_of_one_job_both_notice_that_a_pod_has_gone() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_pod(pod("p", "a"))
+        one, other = watch.open("a"), watch.open("a")
+        await until(lambda: one.pods and other.pods and fake.watches)
+        fake.forget()
+        fake._pods.clear()
+        one.changed.clear()
+        other.changed.clear()
+        fake.cut()
+        await until(lambda: one.pods["p"]["deleted"] and other.pods["p"]["deleted"])
+        assert one.changed.is_set()
+        assert other.changed.is_set()
+
+    on_a_fake(test)
+
+
+def test_a_version_that_is_too_old_is_listed_anew() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        view = watch.open("a")
+        await until(lambda: fake.watches)
+        # The list is not yet as new as what is remembered, as of an API server that has just started.
+        fake._oldest = 10**6
+        fake.cut()
+        await until(lambda: fake.count("watch") >= 3)
+        fake._oldest = 0
+        fake.put_pod(pod("p", "a"))
+        await until(lambda: view.pods)
+        assert fake.count("pods") >= 3
+
+    on_a_fake(test)
+
+
+def test_a_deleted_pod_stays_as_it_was_last_seen() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        view = watch.open("a")
+        await until(lambda: fake.watches)
+        fake.put_pod(pod("p", "a", "Failed"))
+        fake.delete_pod("p")
+        await until(lambda: view.pods and view.pods["p"]["deleted"])
+        assert view.pods["p"]["status"] == {"phase": "Failed"}
+
+    on_a_fake(test)
+
+
+def test_where_watching_is_forbidden_pods_are_listed() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.status = lambda asked: 403 if asked.kind == "watch" else None
+        view = watch.open("a")
+        await until(lambda: fake.count("pods") >= 3)
+        fake.put_pod(pod("p", "a"))
+        await until(lambda: view.pods)
+        fake.delete_pod("p")
+        await until(lambda: view.pods["p"]["deleted"])
+        assert fake.count("watch") == 1
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("kind", ["pods", "watch", "jobs"])
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_api_that_answers_again_is_asked_again(kind: str, status: int) -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a"))
+        fake.status = lambda asked: status if asked.kind == kind else None
+        view = watch.open("a")
+        await until(lambda: fake.count(kind) >= 3)
+        fake.status = lambda asked: None
+        fake.put_pod(pod("p", "a"))
+        await until(lambda: view.listed and view.pods and fake.watches)
+
+    on_a_fake(test)
+
+
+def test_credentials_that_cannot_be_had_now_may_be_had_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        usual, failures = watch.hook.get_conn, iter(range(4))
+
+        def get_conn() -> Any:
+            if next(failures, None) is not None:
+                raise RuntimeError("no token")
+            return usual()
+
+        monkeypatch.setattr(watch.hook, "get_conn", get_conn)
+        view = watch.open("a")
+        await until(lambda: view.listed and fake.watches)
+
+    on_a_fake(test)
+
+
+def test_a_watch_that_ends_at_once_is_not_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_LONGEST_WAIT", 30)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.watch_seconds = 0
+        watch.open("a")
+        await until(lambda: fake.count("watch"))
+        await asyncio.sleep(0.6)
+        assert fake.count("watch") == 1
+
+    on_a_fake(test)
+
+
+def test_a_job_is_not_told_to_have_ended_before_its_pods_are_known() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        def only_one_jobs_pods(asked: Asked) -> int | None:
+            return 500 if asked.kind == "pods" and JOB_NAME not in asked.query["labelSelector"] else None
+
+        fake.status = only_one_jobs_pods
+        fake.put_job(job("a"))
+        fake.put_pod(pod("p", "a", "Succeeded"))
+        fake.put_pod(pod("q", "b", "Succeeded"))
+        view = watch.open("a")
+        await until(lambda: view.listed)
+        assert view.pods == {}
+        fake.put_job(job("a", "Complete"))
+        await until(lambda: view.job == job("a", "Complete"))
+        assert list(view.pods) == ["p"]
+        asked = len(fake.asked)
+        await asyncio.sleep(0.5)
+        assert [each for each in fake.asked[asked:] if JOB_NAME in each.query.get("labelSelector", "")] == []
+
+    on_a_fake(test)
+
+
+def test_a_job_that_ended_before_it_was_looked_at_is_told_with_its_pods() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a", "Failed"))
+        fake.put_pod(pod("p", "a", "Failed"))
+        view = watch.open("a")
+        await until(lambda: view.listed)
+        assert list(view.pods) == ["p"]
+
+    on_a_fake(test)
+
+
+def test_a_job_whose_pod_has_ended_is_asked_for_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_LIST_SECONDS", 30.0)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a"))
+        fake.put_pod(pod("p", "a"))
+        view = watch.open("a")
+        await until(lambda: view.listed and fake.watches)
+        fake.put_pod(pod("p", "a", "Succeeded"))
+        await asyncio.sleep(0.3)
+        fake.put_job(job("a", "Complete"))
+        begun = time.monotonic()
+        await until(lambda: view.job == job("a", "Complete"))
+        assert time.monotonic() - begun < 3
+
+    on_a_fake(test)
+
+
+def test_a_job_that_takes_long_to_start_a_pod_again_is_asked_for_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_watch, "_LIST_SECONDS", 30.0)
+    monkeypatch.setattr(_watch, "_SOON_SECONDS", 0.02)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a"))
+        fake.put_pod(pod("p", "a", "Failed"))
+        watch.open("a")
+        await asyncio.sleep(1.5)
+        assert fake.count("jobs") < 10
+
+    on_a_fake(test)
+
+
+def test_the_last_view_ends_the_watch_and_a_new_one_begins_it() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        before = asyncio.all_tasks()
+        for _ in range(2):
+            one, other = watch.open("a"), watch.open("b")
+            await until(lambda: fake.watches)
+            await watch.close(one)
+            await asyncio.sleep(0.1)
+            assert fake.watches == 1
+            await watch.close(other)
+            await until(lambda: not fake.watches and not fake.connections)
+        server = {task for task in asyncio.all_tasks() if "aiohttp" in repr(task)}
+        assert asyncio.all_tasks() - before - server == set()
+
+    on_a_fake(test)
+
+
+def test_a_view_may_be_closed_in_the_moment_in_which_another_is_opened() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        one = watch.open("a")
+        await until(lambda: one.listed and fake.watches)
+        other = watch.open("b")
+        await watch.close(one)
+        await asyncio.wait_for(watch.close(other), 5)
+        await until(lambda: not fake.connections)
+
+    on_a_fake(test)
+
+
+def test_those_who_ask_by_one_connection_share_a_watch() -> None:
+    async def run() -> None:
+        async with fake_kubernetes() as fake:
+            fake.put_job(job("a"))
+
+            async def follow(name: str) -> None:
+                async with watching(hook_of(fake), fake.namespace, name) as view:
+                    await until(lambda: view.listed and fake.watches)
+                    await asyncio.sleep(0.2)
+
+            await asyncio.gather(*(follow(name) for name in "abcdefgh"))
+            assert fake.most_watches == 1
+            assert _watch._watches == {}
+            await until(lambda: not fake.connections)
+            await follow("a")
+            assert fake.count("watch") == 2
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_whoever_is_cancelled_leaves_nothing_open() -> None:
+    async def run() -> None:
+        async with fake_kubernetes() as fake:
+
+            async def follow() -> None:
+                async with watching(hook_of(fake), fake.namespace, "a") as view:
+                    while True:
+                        await view.changed.wait()
+                        view.changed.clear()
+
+            following = asyncio.create_task(follow())
+            await until(lambda: fake.watches)
+            following.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await following
+            assert _watch._watches == {}
+            await until(lambda: not fake.connections)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+@pytest.mark.parametrize(
+    ("found", "pods", "unsettled"),
+    [
+        (None, [pod("p", "a", "Failed")], False),
+        (job("a"), [], False),
+        (job("a"), [pod("p", "a", "Running")], False),
+        (job("a"), [pod("p", "a", "Failed")], True),
+        (job("a"), [pod("p", "a", "Failed"), pod("q", "a", "Pending")], False),
+        (job("a", "Suspended"), [pod("p", "a", "Succeeded")], True),
+        (job("a", "FailureTarget"), [pod("p", "a", "Failed")], True),
+        (job("a", "FailureTarget", "Failed"), [pod("p", "a", "Failed")], False),
+        (job("a", "Complete"), [pod("p", "a", "Succeeded")], False),
+        ({"metadata": {"name": "a"}, "status": {"conditions": None}}, [pod("p", "a", "Failed")], True),
+        ({"metadata": {"name": "a"}}, [{**pod("p", "a"), "deleted": True}], True),
+    ],
+)
+def test_a_view_is_unsettled_while_the_job_has_not_said_what_a_pods_end_means(
+    found: Any, pods: list[Any], unsettled: bool
+) -> None:
+    view = View("a", found, {each["metadata"]["name"]: each for each in pods})
+    assert view.unsettled is unsettled
+
+
+def test_of_a_pod_only_what_is_looked_at_is_kept() -> None:
+    container = {"name": "work", "image": "i", "resources": {"limits": {}}, "env": [{"name": "A", "value": "secret"}]}
+    spec = {"nodeName": "n", "initContainers": [container], "containers": None, "volumes": [{}]}
+    found = _kept(pod("p", "a", spec=spec))
+    assert found["spec"] == {
+        "nodeName": "n",
+        "initContainers": [{"name": "work", "image": "i", "resources": {"limits": {}}}],
+        "containers": [],
+    }
+    assert found["metadata"]["labels"][JOB_NAME] == "a"
+    assert found["deleted"] is False
+    assert _kept({"metadata": {"name": "p"}})["status"] == {}
