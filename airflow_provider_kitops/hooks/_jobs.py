@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.job import JobObjects, is_queued
-from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, TASK, selector
+from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, SPECIFICATION, TASK, selector
 from airflow_provider_kitops.oci.errors import (
     ClusterUnavailable,
     Conflict,
@@ -64,8 +64,8 @@ class Jobs:
             job = self._create(self._hook.batch_v1_client.create_namespaced_job, namespace, objects.job)
             if job is None:
                 job = self.get(namespace, name)
-                if job is None or job["metadata"].get("deletionTimestamp") or is_reported(job):
-                    raise Conflict(f"The Job {name} in namespace {namespace} is there already, and has ended.")
+                if job is None or job["metadata"].get("deletionTimestamp") or not _is_same(job, objects.job):
+                    raise Conflict(f"Another Job {name} is in namespace {namespace} already.")
         self.complete(job, objects)
         return job
 
@@ -173,6 +173,12 @@ class Jobs:
 def is_reported(job: Mapping[str, Any]) -> bool:
     """Whether a task has told how the Job ended."""
     return (job["metadata"].get("labels") or {}).get(REPORTED) == "true"
+
+
+def _is_same(job: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a Job of the same name is the very one, made a moment ago."""
+    mine, theirs = wanted["metadata"]["labels"], job["metadata"].get("labels") or {}
+    return not is_reported(job) and all(mine[key] == theirs.get(key) for key in (TASK, SPECIFICATION))
 
 
 def _retried(call: Callable[..., Any], *, conflicts: bool = True) -> Callable[..., Any]:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,12 @@ async def follow_job(
     :param deadline: time (Unix) after which the Job is given up, whatever it does.
     """
     async with watching(hook, namespace, name) as view:
-        while not view.listed:
-            await view.changed.wait()
-            view.changed.clear()
-        logs = Logs(hook, namespace, write, _logged_until(view))
         following = _Following(view, settings, write, deadline)
+        while not view.listed:
+            if following.too_late():
+                return Followed(following.too_late_outcome())
+            await following.change()
+        logs = Logs(hook, namespace, write, _logged_until(view))
         mark = asyncio.create_task(_mark(hook, namespace, name, logs))
         try:
             while True:
@@ -69,9 +70,7 @@ async def follow_job(
                 outcome = following.outcome()
                 if outcome is not None:
                     break
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(view.changed.wait(), following.left())
-                view.changed.clear()
+                await following.change()
             await logs.finish(_LOG_SECONDS)
             return Followed(outcome, logs.progress)
         finally:
@@ -84,6 +83,7 @@ class _Following:
         self.view, self.settings, self.write, self.deadline = view, settings, write, deadline
         self.waiting: Waiting | None = None
         self.told: set[str] = set()
+        self.trouble = ""
 
     def outcome(self) -> Outcome | None:
         pods = list(self.view.pods.values())
@@ -92,9 +92,13 @@ class _Following:
         if found:
             return found
         self._tell_failures(pods)
-        if self.deadline is not None and time.time() >= self.deadline:
-            return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
+        if self.too_late():
+            return self.too_late_outcome()
         waiting = waiting_for(job, pods, self.settings) if job else None
+        if waiting and waiting.reason == "ImagePull":
+            # Kubernetes tells since when the image is wanted. What counts is since when it cannot be had.
+            before = self.waiting if self.waiting and self.waiting.reason == "ImagePull" else None
+            waiting = replace(waiting, since=before.since if before else datetime.now(UTC))
         if waiting and (self.waiting is None or waiting.message != self.waiting.message):
             self.write(waiting.message)
         self.waiting = waiting
@@ -104,7 +108,24 @@ class _Following:
             return waiting.given_up(now)
         return None
 
-    def left(self) -> float | None:
+    def too_late(self) -> bool:
+        """Whether the task's time is over."""
+        return self.deadline is not None and time.time() >= self.deadline
+
+    def too_late_outcome(self) -> Outcome:
+        return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
+
+    async def change(self) -> None:
+        """Wait until something has changed, or is to be decided."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._left()):
+                await self.view.changed.wait()
+        self.view.changed.clear()
+        if self.view.trouble != self.trouble:
+            self.trouble = self.view.trouble
+            self.write(self.trouble or "The cluster answers again.")
+
+    def _left(self) -> float | None:
         """Seconds until something is decided though nothing changes."""
         limits = [self.waiting.left(datetime.now(UTC))] if self.waiting else []
         limits.append(None if self.deadline is None else self.deadline - time.time())
@@ -123,7 +144,11 @@ class _Following:
 
 def _logged_until(view: View) -> datetime | None:
     text = ((view.job or {}).get("metadata") or {}).get("annotations", {}).get(LOGGED)
-    return datetime.fromisoformat(text) if text else None
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:  # none, or somebody edited it
+        return None
+    return found if found.tzinfo else None
 
 
 async def _mark(hook: AsyncKubernetesHook, namespace: str, name: str, logs: Logs) -> None:

@@ -45,6 +45,7 @@ class View:
     :param pods: by name. A pod that has been deleted stays as it was last seen.
     :param changed: set when something has changed.
     :param listed: whether ``job`` has been looked for since the view was opened.
+    :param trouble: why it cannot be looked for just now, where that is so for longer than a moment.
     """
 
     name: str
@@ -52,6 +53,7 @@ class View:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     listed: bool = False
+    trouble: str = ""
 
     @property
     def unsettled(self) -> bool:
@@ -190,10 +192,13 @@ class NamespaceWatch:
             try:
                 await self._jobs()
                 failures = 0
+                self._tell("")
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 failures += 1
+                if failures > 1:
+                    self._tell(f"The cluster gives no answer about the Job, and is asked again: {_said(error)}")
                 await self._wait(failures, error)
                 continue
             wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
@@ -238,13 +243,17 @@ class NamespaceWatch:
             if name not in view.pods or not view.pods[name]["deleted"]:
                 view.pods[name] = _kept(pod)
 
+    def _tell(self, trouble: str) -> None:
+        for view in self.views:
+            if view.trouble != trouble:
+                view.trouble = trouble
+                view.changed.set()
+
     async def _wait(self, failures: int, error: Exception | None) -> None:
         wait = min(2.0 ** min(failures - 1, 10), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
         if error:
-            text = " ".join(str(error).split())[:300] or type(error).__name__
-            log.warning(
-                "No answer from the cluster about namespace %s (%s); again in %.0f s.", self.namespace, text, wait
-            )
+            text = "No answer from the cluster about namespace %s (%s); again in %.0f s."
+            log.warning(text, self.namespace, _said(error), wait)
         await asyncio.sleep(wait)
 
 
@@ -313,3 +322,7 @@ def _kept(pod: dict[str, Any]) -> dict[str, Any]:
 
 def _ended(pod: dict[str, Any]) -> bool:
     return bool(pod.get("deleted")) or (pod.get("status") or {}).get("phase") in _FINAL
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
