@@ -138,7 +138,8 @@ def clear() -> None:
         run("ip", "link", "delete", BRIDGE)
     # Containerd's shims, the kubelet and the network's plugins keep these outside the directories they are given.
     sockets.add(Path("/var/lib/kubelet/device-plugins/kubelet.sock"))
-    for leftover in [*filter(_unused, sockets), *Path("/var/lib/cni/results").glob(f"{NETWORK}-*")]:
+    results = [file for file in Path("/var/lib/cni/results").glob("*") if f"{root}/run/" in file.read_text()]
+    for leftover in [*filter(_unused, sockets), *results]:
         leftover.unlink()
     for directory in map(Path, _SHARED):
         if directory.is_dir() and not any(directory.iterdir()):
