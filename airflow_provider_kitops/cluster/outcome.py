@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from airflow_provider_kitops.cluster.job import CONTAINERS, KILLED, PUBLISH, TERMINATED, WORK
 from airflow_provider_kitops.cluster.names import JOB_NAME
+from airflow_provider_kitops.workload.metrics import readable
 
 Json = Mapping[str, Any]
 
@@ -135,7 +136,7 @@ def _published(pods: Sequence[Json]) -> Outcome:
         for container, state in container_states(pod):
             ended = state.get("terminated")
             if container == PUBLISH and ended and ended.get("exitCode") == 0:
-                result = _json(ended.get("message"))
+                result = readable(_json(ended.get("message")))
                 if result and isinstance(result.get("digest"), str):
                     return Outcome("Completed", f"Published {result['digest']}.", succeeded=True, result=result)
                 said = _line(ended.get("message") or "nothing")
@@ -144,7 +145,7 @@ def _published(pods: Sequence[Json]) -> Outcome:
 
 
 def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes: Sequence[int]) -> Outcome:
-    code, said = ended.get("exitCode"), ended.get("message") or ""
+    code, said = ended.get("exitCode"), readable(ended.get("message") or "")
     reason = ended.get("reason") or ""
 
     def outcome(word: str, message: str, *, retry: bool, detail: str = "") -> Outcome:
@@ -206,10 +207,14 @@ def job_of(pod: Json) -> str:
 
 def _json(text: str | None) -> dict[str, Any] | None:
     try:
-        found = json.loads(text or "")
-    except ValueError:
+        found = json.loads(text or "", parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _line(text: str) -> str:

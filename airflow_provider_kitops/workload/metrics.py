@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from airflow_provider_kitops.oci.errors import WorkloadFailed
 
 METRICS_FILE = "metrics.json"
+# Control characters but tab and line feed, and halves of surrogate pairs.
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of Airflow's database
 
 
@@ -50,4 +53,16 @@ def parse_metrics(data: bytes) -> dict[str, Any]:
         raise WorkloadFailed(f"The program's {METRICS_FILE} is no JSON: {error}.") from error
     if not isinstance(metrics, dict):
         raise WorkloadFailed(f"The program's {METRICS_FILE} holds a {type(metrics).__name__}, not an object.")
-    return metrics
+    cleaned: dict[str, Any] = readable(metrics)
+    return cleaned
+
+
+def readable(value: Any) -> Any:
+    """A JSON value without the characters that databases refuse in text: a program may write any."""
+    if isinstance(value, str):
+        return _UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {readable(key): readable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [readable(each) for each in value]
+    return value

@@ -15,6 +15,9 @@ from typing import Any, TextIO
 #: First characters of every progress line.
 MARKER = "KITOPS-PROGRESS"
 
+_MOST = 2**53  # a number beyond is no count and no figure
+_PHASE_LIMIT = 40
+
 
 @dataclass(frozen=True)
 class WorkloadProgress:
@@ -68,21 +71,25 @@ def parse_progress(line: str) -> WorkloadProgress | None:
         return None
     try:
         fields: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict) or not isinstance(fields.get("phase"), str):
         return None
 
     def number(key: str) -> float | None:
         value = fields.get(key)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > _MOST:
+            return None
+        return float(value) if math.isfinite(value) else None
 
     def count(key: str) -> int | None:
         value = number(key)
         return None if value is None or not value.is_integer() else int(value)
 
+    # It goes on to where no text may hold control characters (databases), and on one line.
+    phase = "".join(each for each in fields["phase"] if each.isprintable())[:_PHASE_LIMIT]
     return WorkloadProgress(
-        fields["phase"], count("step"), count("total"), number("loss"), number("tokens_per_second"), number("eta")
+        phase, count("step"), count("total"), number("loss"), number("tokens_per_second"), number("eta")
     )
 
 

@@ -226,3 +226,29 @@ def test_a_pod_knows_its_job() -> None:
     assert job_of(pod) == job["metadata"]["name"]
     assert job_of({"metadata": {"labels": {"job-name": "old"}}}) == "old"
     assert job_of({"metadata": {"labels": None}}) == job_of({"metadata": {}}) == ""
+
+
+def test_what_no_database_takes_as_text_is_replaced() -> None:
+    def pod(container: str, **terminated: Any) -> dict[str, Any]:
+        key = "containerStatuses" if container == "publish" else "initContainerStatuses"
+        return {"metadata": {"name": "p"}, "status": {key: [{"name": container, "state": {"terminated": terminated}}]}}
+
+    failure = failure_of(pod("work", exitCode=1, message="first\nA\0B\x1b[31m\ud800 C"))
+    assert failure is not None
+    assert failure.message == "work ended with exit code 1: A\ufffdB\ufffd[31m\ufffd C"
+    assert failure.detail == "first\nA\ufffdB\ufffd[31m\ufffd C"
+    told = json.dumps({"digest": "sha256:1", "metrics": {"a\0": ["\ud800", 1.5]}})
+    job = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    outcome = outcome_of(job, [pod("publish", exitCode=0, message=told)])
+    assert outcome is not None
+    assert outcome.result["metrics"] == {"a\ufffd": ["\ufffd", 1.5]}
+    json.dumps(outcome.to_json()).encode()
+
+
+def test_a_result_that_is_no_json_is_no_result() -> None:
+    status = {"name": "publish", "state": {"terminated": {"exitCode": 0, "message": '{"digest": "x", "loss": NaN}'}}}
+    pod = {"metadata": {"name": "p"}, "status": {"containerStatuses": [status]}}
+    job = {"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    outcome = outcome_of(job, [pod])
+    assert outcome is not None
+    assert outcome.reason == "NoResult"

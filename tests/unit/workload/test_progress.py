@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress, report
+from airflow_provider_kitops.workload.progress import MARKER, WorkloadProgress, parse_progress, report
 
 NUMBERS = st.floats(0, 1e6).map(lambda value: round(value, 4))
 
@@ -14,7 +14,7 @@ NUMBERS = st.floats(0, 1e6).map(lambda value: round(value, 4))
 @given(
     st.builds(
         WorkloadProgress,
-        phase=st.text(min_size=1),
+        phase=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=40),
         step=st.none() | st.integers(0, 10**9),
         total=st.none() | st.integers(0, 10**9),
         loss=st.none() | NUMBERS,
@@ -56,3 +56,17 @@ def test_a_report_is_one_line() -> None:
     stream = io.StringIO()
     report(WorkloadProgress("load"), stream)
     assert stream.getvalue() == 'KITOPS-PROGRESS {"phase": "load"}\n'
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ('{"phase": "tr\\u0000ain\\ud800", "step": 1}', WorkloadProgress("train", 1)),
+        ('{"phase": "train", "loss": NaN, "eta": Infinity, "step": 1e400}', WorkloadProgress("train")),
+        ('{"phase": "train", "step": ' + "9" * 400 + "}", WorkloadProgress("train")),
+        ('{"phase": "' + "x" * 1000 + '"}', WorkloadProgress("x" * 40)),
+        ("[" * 100_000, None),
+    ],
+)
+def test_what_no_database_takes_is_left_out(fields: str, expected: WorkloadProgress | None) -> None:
+    assert parse_progress(f"{MARKER} {fields}") == expected
