@@ -1,4 +1,4 @@
-# The steps of a workload in Kubernetes, fetch and publish: this package without its extras. See build.sh beside this.
+# The steps of a workload in Kubernetes, fetch and publish: this package with the extra sign. See build.sh beside this.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
@@ -20,7 +20,7 @@ RUN --mount=type=secret,id=ca-bundle \
     && python3 -m venv /opt/tools \
     && /opt/tools/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt uv \
     && /opt/tools/bin/uv pip compile --quiet --python /opt/venv/bin/python ${UV_OPTIONS} ${PIP_OPTIONS} \
-         --constraint constraints.txt --no-annotate --no-header --output-file /requirements.txt pyproject.toml
+         --constraint constraints.txt --extra sign --no-annotate --no-header --output-file /requirements.txt pyproject.toml
 
 FROM tools AS package
 COPY README.md LICENSE ./

@@ -1,5 +1,5 @@
-# The reference programs, finetune and generate: this package with PyTorch. It differs from steps.Dockerfile in the extra
-# that it installs, and in TORCH: "cuda", or "cpu" to leave out what only GPUs need. See build.sh beside this.
+# The reference programs, finetune and generate: this package with PyTorch. It differs from steps.Dockerfile in the extras
+# that it installs (bitsandbytes for QLoRA is one for GPUs), and in TORCH: "cuda", or "cpu" to leave out what only GPUs need. See build.sh beside this.
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
@@ -13,6 +13,7 @@ RUN python3 -m venv --without-pip /opt/venv
 # What is installed: resolved here, so that it is installed anew only when the answer is another one.
 FROM python AS tools
 ARG PIP_OPTIONS=
+ARG TORCH=cuda
 ARG UV_OPTIONS=--no-cache
 WORKDIR /src
 COPY constraints.txt pyproject.toml ./
@@ -21,7 +22,7 @@ RUN --mount=type=secret,id=ca-bundle \
     && python3 -m venv /opt/tools \
     && /opt/tools/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt uv \
     && /opt/tools/bin/uv pip compile --quiet --python /opt/venv/bin/python ${UV_OPTIONS} ${PIP_OPTIONS} \
-         --constraint constraints.txt --extra workload --no-annotate --no-header --output-file /requirements.txt pyproject.toml
+         --constraint constraints.txt --extra sign --extra "$([ "${TORCH}" = cpu ] && echo workload || echo qlora)" --no-annotate --no-header --output-file /requirements.txt pyproject.toml
 
 FROM tools AS package
 COPY README.md LICENSE ./

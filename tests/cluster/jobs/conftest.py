@@ -12,11 +12,14 @@ from airflow_provider_kitops.cluster.names import MANAGED_BY, selector
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import busybox_image, steps_image
 from tests.cluster.jobs.world import World
+from tests.fake_judge import KEY, FakeJudge, fake_judge
 from tests.integration.airflow.harness import Airflow
+from tests.integration.airflow.test_champion_challenger import LABELS
 from tests.postgres import run_postgres
 from tests.registry import PASSWORD, USERNAME
 
-DAGS = Path(__file__).with_name("dags")
+_ROOT = Path(__file__).parents[3]
+_DAGS = (Path(__file__).parent / "dags" / "workloads.py", _ROOT / "dags" / "champion_challenger.py")
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +31,15 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     def registry(host: str, **more: str) -> dict[str, object]:
         return {"conn_type": "kitops", "host": host, "extra": {"plain_http": True}, **more}
 
+    dags = tmp_path_factory.mktemp("dags")
+    for path in _DAGS:
+        (dags / path.name).symlink_to(path)
+    judge = FakeJudge(quality=lambda text: 4.0 if text.strip() in LABELS else 0.0, first_bias=1.0)
+    judge_running = contextlib.ExitStack()
+    judge_running.enter_context(fake_judge(judge))
     airflow = Airflow(
         tmp_path_factory.mktemp("airflow"),
-        DAGS,
+        dags,
         {
             "kitops_default": registry(cluster.registry),
             "private": registry(cluster.private_registry, login=USERNAME, password=PASSWORD),
@@ -39,10 +48,22 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 "conn_type": "kubernetes",
                 "extra": {"kube_config_path": str(cluster.kubeconfig)},
             },
+            "judge": {
+                "conn_type": "generic",
+                "host": f"http://127.0.0.1:{judge.port}/v1",
+                "password": KEY,
+                "extra": {"model": "fake"},
+            },
         },
     )
     airflow.env["AIRFLOW__CORE__PARALLELISM"] = "8"
-    with run_postgres(tmp_path_factory.mktemp("postgres") / "server") as database, contextlib.ExitStack() as running:
+    # The one setting that takes the example DAG from this machine to the cluster.
+    airflow.env["AIRFLOW__KITOPS__EXECUTION"] = "kubernetes"
+    with (
+        judge_running,
+        run_postgres(tmp_path_factory.mktemp("postgres") / "server") as database,
+        contextlib.ExitStack() as running,
+    ):
         airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"postgresql+psycopg2://{database}"
         airflow.migrate()
         running.enter_context(airflow.processes())

@@ -91,6 +91,7 @@ def fine_tune() -> None:
         dataset="{{ params.dataset }}",
         destination="{{ params.destination }}",
         config="{{ params.config }}",
+        image="{{ params.image }}",
         job="{{ params.job }}",
     )
 
