@@ -119,7 +119,9 @@ class KubernetesProgramOperator(ProgramOperator):
         namespace = settings.namespace or self._cluster().get_namespace() or "default"
         with self.hook.store() as store:
             spec, objects = self._objects(store, context, settings, namespace)
-        job = self._running_job(context, jobs, namespace, spec)
+            job = self._running_job(context, jobs, namespace, spec)
+            if job is None:
+                self._look_ahead(store, spec)
         try:
             if job is None:
                 job = self._start(context, jobs, objects)
@@ -225,6 +227,22 @@ class KubernetesProgramOperator(ProgramOperator):
             deadline=limit.total_seconds() if limit else None,
         )
         return spec, objects
+
+    def _look_ahead(self, store: Store, spec: WorkloadSpec) -> None:
+        """Ask for the tags that are to be set: what would fail in publishing is better known before the work.
+
+        :raises Unauthorized, Forbidden: the registry does not let in who will publish.
+        """
+        from airflow_provider_kitops.oci.errors import NotFound
+        from airflow_provider_kitops.oci.tagging import is_mutable
+
+        target = store.target(store.reference(spec.output.reference))
+        for tag in spec.output.all_tags or ("latest",):
+            with suppress(NotFound):
+                there = target.resolve(tag)
+                if tag in spec.output.all_tags and not is_mutable(tag, store.config.mutable_tags):
+                    text = "Tag %s of %s names %s and never moves: publishing will fail unless the result is the same."
+                    self.log.warning(text, tag, target.name, there.digest)
 
     def _pinned_image(self, store: Store, image: str | None, name: str) -> str:
         """The image by digest, which is what provenance names; a tag is resolved once, here.

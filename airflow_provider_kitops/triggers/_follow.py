@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.workload.progress import WorkloadProgress
 
 _LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
+_QUIET_SECONDS = 30.0  # that a pod may take to start without a word about it
 _MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
 
 
@@ -83,6 +84,7 @@ class _Following:
         self.view, self.settings, self.write, self.deadline = view, settings, write, deadline
         self.waiting: Waiting | None = None
         self.told: set[str] = set()
+        self.told_waiting = ""
         self.trouble = ""
 
     def outcome(self) -> Outcome | None:
@@ -99,10 +101,11 @@ class _Following:
             # Kubernetes tells since when the image is wanted. What counts is since when it cannot be had.
             before = self.waiting if self.waiting and self.waiting.reason == "ImagePull" else None
             waiting = replace(waiting, since=before.since if before else datetime.now(UTC))
-        if waiting and (self.waiting is None or waiting.message != self.waiting.message):
+        now = datetime.now(UTC)
+        if waiting and self.told_waiting != waiting.message and _is_news(waiting, now):
+            self.told_waiting = waiting.message
             self.write(waiting.message)
         self.waiting = waiting
-        now = datetime.now(UTC)
         left = waiting.left(now) if waiting else None
         if waiting and left is not None and left <= 0:
             return waiting.given_up(now)
@@ -127,19 +130,24 @@ class _Following:
 
     def _left(self) -> float | None:
         """Seconds until something is decided though nothing changes."""
-        limits = [self.waiting.left(datetime.now(UTC))] if self.waiting else []
+        limits = [self.waiting.left(datetime.now(UTC)), _QUIET_SECONDS] if self.waiting else []
         limits.append(None if self.deadline is None else self.deadline - time.time())
         known = [max(limit, 0.1) for limit in limits if limit is not None]
         return min(known, default=None)
 
     def _tell_failures(self, pods: list[dict[str, Any]]) -> None:
         """Say why a pod ended where the Job goes on with another one."""
-        for pod in pods:
+        for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))[:-1]:
             name = pod["metadata"]["name"]
             failure = failure_of(pod, retry_exit_codes=self.settings.retry_exit_codes)
             if failure and name not in self.told:
                 self.told.add(name)
                 self.write(failure.message)
+
+
+def _is_news(waiting: Waiting, now: datetime) -> bool:
+    """Whether a person wants to know. That a pod is being started is none at first."""
+    return waiting.reason != "Starting" or (now - waiting.since).total_seconds() > _QUIET_SECONDS
 
 
 def _logged_until(view: View) -> datetime | None:

@@ -3,39 +3,78 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from tests.cluster.jobs.world import Run, World
 
-#: A program that does nothing until it is let go, and says where it begins; SIGTERM ends it with 143.
+#: A program that does nothing until its gate is open, and that SIGTERM ends with 143.
 _WAITS = """trap 'echo told to end; exit 143' TERM
-n=$(cat /checkpoints/n 2>/dev/null || echo 0); echo "begins at $n"
-while test $n -lt 20; do n=$((n+1)); echo $n > /checkpoints/n; echo "step $n"; sleep 0.5; done
-echo $n > /out/result.txt"""
+until wget -q -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
+echo 1 > /out/result.txt"""
 
 
-def _start(world: World, dag_id: str, name: str, **job: object) -> Run:
-    settings = {"grace_period": 5, **job}
-    return world.start(dag_id, **world.script(_WAITS, destination=f"made/{name}:latest", job=settings))
+class Gates:
+    """What programs wait for: a page of each, which is there when the gate is open."""
+
+    def __init__(self, host: str) -> None:
+        self._open: set[str] = set()
+        gates = self._open
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in gates else 404)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer((host, 0), Handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, name: str) -> str:
+        host, port = self.server.server_address[:2]
+        return f"http://{host!s}:{port}/{name}"
+
+    def open(self, name: str) -> None:
+        self._open.add(f"/{name}")
 
 
 @pytest.fixture(scope="module")
-def runs(world: World) -> dict[str, Run]:
+def gates(world: World) -> Iterator[Gates]:
+    if world.cluster.machine is None:
+        pytest.skip("pods ask this machine, and KUBECONFIG names another cluster")
+    gates = Gates(world.cluster.registry.partition(":")[0])
+    yield gates
+    gates.server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def runs(world: World, gates: Gates) -> dict[str, Run]:
     """All at once."""
-    return {
-        "evicted": _start(world, "once", "evicted"),
-        "deleted": _start(world, "once", "deleted"),
-        "killed": _start(world, "twice", "killed"),
-        "killed for good": _start(world, "once", "killed-for-good"),
-        "marked": _start(world, "once", "marked"),
-        "cleared": _start(world, "once", "cleared"),
-        "job deleted": _start(world, "twice", "job-deleted"),
-        "worker told to end": _start(world, "on_the_worker", "told"),
+
+    def start(dag_id: str, name: str) -> Run:
+        script = world.script(_WAITS.format(gate=gates.url(name)), destination=f"made/{name}:latest")
+        return world.start(dag_id, **script, job={"grace_period": 5})
+
+    dags = {
+        "evicted": "once",
+        "deleted": "once",
+        "killed": "twice",
+        "killed-for-good": "once",
+        "marked": "once",
+        "cleared": "once",
+        "job-deleted": "twice",
+        "told": "on_the_worker",
     }
+    return {name: start(dag_id, name) for name, dag_id in dags.items()}
 
 
-def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world: World) -> None:
+def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world: World, gates: Gates) -> None:
     run = runs["evicted"]
     pod = run.running("work")
     eviction = {
@@ -49,6 +88,7 @@ def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world:
     (job,) = run.jobs()
     assert job["spec"]["backoffLimit"] == 3
     assert other != pod
+    gates.open("evicted")
     assert run.answer()["digest"]
     log = run.log()
     assert f"Pod {pod} was evicted" in log
@@ -57,20 +97,24 @@ def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world:
     assert run.leftovers() == []
 
 
-def test_a_deleted_pod_is_started_again(runs: dict[str, Run], world: World) -> None:
+def test_a_deleted_pod_is_started_again(runs: dict[str, Run], world: World, gates: Gates) -> None:
     run = runs["deleted"]
     pod = run.running("work")
     world.cluster.kubectl("delete", "pod", pod, f"--namespace={run.namespace}", "--wait=false")
     assert run.running("work", but=[pod]) != pod
+    gates.open("deleted")
     assert run.answer()["digest"]
     assert run.task()["try_number"] == 1
     assert run.leftovers() == []
 
 
-def test_a_killed_container_fails_the_job_and_the_next_try_is_a_new_one(runs: dict[str, Run], world: World) -> None:
+def test_a_killed_container_fails_the_job_and_the_next_try_is_a_new_one(
+    runs: dict[str, Run], world: World, gates: Gates
+) -> None:
     run = runs["killed"]
     pod = run.running("work")
     world.cluster.kill_container(run.namespace, pod, "work")
+    gates.open("killed")
     assert run.answer()["digest"]
     assert run.task()["try_number"] == 2
     assert "work was killed by SIGKILL (exit code 137)" in run.log(1)
@@ -78,14 +122,14 @@ def test_a_killed_container_fails_the_job_and_the_next_try_is_a_new_one(runs: di
     assert run.leftovers() == []
 
 
-def test_a_killed_container_without_a_retry_fails_the_task(runs: dict[str, Run], world: World) -> None:
-    run = runs["killed for good"]
+def test_a_killed_container_without_a_retry_fails_the_task(runs: dict[str, Run], world: World, gates: Gates) -> None:
+    run = runs["killed-for-good"]
     world.cluster.kill_container(run.namespace, run.running("work"), "work")
     assert run.failure()["reason"] == "Killed"
     assert run.leftovers() == []
 
 
-def test_a_task_that_is_marked_failed_ends_its_job(runs: dict[str, Run], world: World) -> None:
+def test_a_task_that_is_marked_failed_ends_its_job(runs: dict[str, Run], world: World, gates: Gates) -> None:
     run = runs["marked"]
     run.running("work")
     world.airflow.wait("the task to be deferred", lambda: run.state() == "deferred")
@@ -95,7 +139,9 @@ def test_a_task_that_is_marked_failed_ends_its_job(runs: dict[str, Run], world: 
     assert run.state() == "failed"
 
 
-def test_a_task_that_is_cleared_ends_its_job_and_starts_another(runs: dict[str, Run], world: World) -> None:
+def test_a_task_that_is_cleared_ends_its_job_and_starts_another(
+    runs: dict[str, Run], world: World, gates: Gates
+) -> None:
     run = runs["cleared"]
     pod = run.running("work")
     world.airflow.wait("the task to be deferred", lambda: run.state() == "deferred")
@@ -109,21 +155,25 @@ def test_a_task_that_is_cleared_ends_its_job_and_starts_another(runs: dict[str, 
         reset_dag_runs=True,
     )
     assert run.running("work", but=[pod]) != pod
+    gates.open("cleared")
     assert run.answer()["digest"]
     assert run.leftovers() == []
 
 
-def test_a_job_that_somebody_deletes_is_told_and_tried_again(runs: dict[str, Run], world: World) -> None:
-    run = runs["job deleted"]
+def test_a_job_that_somebody_deletes_is_told_and_tried_again(runs: dict[str, Run], world: World, gates: Gates) -> None:
+    run = runs["job-deleted"]
     run.running("work")
     world.cluster.kubectl("delete", "jobs", "--all", f"--namespace={run.namespace}", "--wait=false")
+    gates.open("job-deleted")
     assert run.answer()["digest"]
     assert "was deleted by somebody else" in run.log(1)
     assert run.leftovers() == []
 
 
-def test_a_task_that_waits_on_its_worker_ends_its_job_when_it_is_marked(runs: dict[str, Run], world: World) -> None:
-    run = runs["worker told to end"]
+def test_a_task_that_waits_on_its_worker_ends_its_job_when_it_is_marked(
+    runs: dict[str, Run], world: World, gates: Gates
+) -> None:
+    run = runs["told"]
     run.running("work")
     path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/run"
     world.airflow.api("PATCH", path, new_state="failed")

@@ -57,9 +57,7 @@ def claim(world: World, tmp_path: Path) -> Iterator[tuple[str, str]]:
     directory, namespace, name = tmp_path / "volume", world.namespace(), f"checkpoints-{secrets.token_hex(4)}"
     directory.mkdir()
     size = {"storage": "1Gi"}
-    on_node = {
-        "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [world.cluster.node]}]
-    }
+    node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [world.cluster.node]}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -69,7 +67,7 @@ def claim(world: World, tmp_path: Path) -> Iterator[tuple[str, str]]:
             "accessModes": ["ReadWriteOnce"],
             "storageClassName": name,
             "local": {"path": str(directory)},
-            "nodeAffinity": {"required": {"nodeSelectorTerms": [on_node]}},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [node]}]}},
         },
     }
     wanted = {

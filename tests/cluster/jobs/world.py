@@ -43,7 +43,7 @@ class Run:
 
     def answer(self) -> dict[str, Any]:
         """What the task returned."""
-        assert self.wait("success", "failed", "up_for_retry") == "success", self.log()
+        assert self.wait("success", "failed") == "success", self.log()
         return dict(self.world.airflow.xcom(self.dag_id, self.run_id, "run"))
 
     def failure(self) -> dict[str, Any]:
