@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,30 @@ _LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of Airflow's
 def read_metrics(output: Path) -> dict[str, Any]:
     """The program's ``metrics.json``; empty if there is none.
 
-    :raises WorkloadFailed: it is not a JSON object, holds NaN or an infinite number, or is larger than 64 KiB.
+    :raises WorkloadFailed: it is no file, no JSON object, holds NaN or an infinite number, or is larger than 64 KiB.
     """
     data = metrics_bytes(output)
     return {} if data is None else parse_metrics(data)
 
 
 def metrics_bytes(output: Path) -> bytes | None:
-    """``metrics.json`` as it was written, no more than what shows that it is too large; None if there is none."""
+    """``metrics.json`` as it was written, no more than what shows that it is too large; None if there is none.
+
+    Whoever reads it may read what the program may not, the registry's credentials for one: a link is not followed.
+
+    :raises WorkloadFailed: it is no file.
+    """
     path = output / METRICS_FILE
-    if not path.is_file():
+    try:
+        # Without waiting: it may be a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
-    with path.open("rb") as file:
+    except OSError as error:
+        raise WorkloadFailed(f"The program's {METRICS_FILE} cannot be read as a file: {error.strerror}.") from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise WorkloadFailed(f"The program's {METRICS_FILE} is no file.")
         return file.read(_LIMIT + 1)
 
 
