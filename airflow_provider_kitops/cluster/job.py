@@ -17,10 +17,18 @@ from airflow_provider_kitops.cluster.placement import placement
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import InvalidInput
-from airflow_provider_kitops.workload.mounts import DOCKER_CONFIG, JOB_MOUNT, SECRET_MOUNT, SIGNING_KEY
+from airflow_provider_kitops.workload.mounts import (
+    CACHE_MOUNT,
+    DOCKER_CONFIG,
+    FETCH,
+    JOB_MOUNT,
+    PUBLISH,
+    SECRET_MOUNT,
+    SIGNING_KEY,
+    WORK,
+)
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT, WorkloadSpec
 
-FETCH, WORK, PUBLISH = "fetch", "work", "publish"
 #: The containers in the order in which they run.
 CONTAINERS = (FETCH, WORK, PUBLISH)
 
@@ -29,7 +37,7 @@ KILLED, TERMINATED = 137, 143
 
 _USER = 65532  # the user "nonroot" of images that have one
 _STEP_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-_CACHE_MOUNT, _STATE_MOUNT = "/cache", "/state"
+_STATE_MOUNT = "/state"
 
 
 @dataclass(frozen=True)
@@ -64,33 +72,13 @@ class JobObjects:
 
         return own(self.config_map), own(self.secret) if self.secret else None
 
-    def renamed(self, name: str) -> JobObjects:
-        """The same under another name."""
-
-        def named(thing: dict[str, Any]) -> dict[str, Any]:
-            return {**thing, "metadata": {**thing["metadata"], "name": name}}
-
-        job = named(self.job)
-        old, pod = self.job["metadata"]["name"], self.job["spec"]["template"]["spec"]
-        # What is mounted, and what images are pulled with, has the Job's name.
-        pod = {
-            **pod,
-            "volumes": [_renamed_volume(volume, old, name) for volume in pod.get("volumes") or []],
-            "imagePullSecrets": [
-                {**each, "name": name} if each.get("name") == old else each
-                for each in pod.get("imagePullSecrets") or []
-            ],
-        }
-        job["spec"] = {**job["spec"], "template": {**job["spec"]["template"], "spec": pod}}
-        return JobObjects(job, named(self.config_map), named(self.secret) if self.secret else None)
-
 
 def job_objects(
     spec: WorkloadSpec,
     settings: JobSettings,
     *,
     task: TaskKey,
-    attempt: str,
+    name: str,
     namespace: str,
     steps_image: str,
     files: Mapping[str, str],
@@ -100,7 +88,7 @@ def job_objects(
     """The objects that run ``spec``.
 
     :param task: whose Job it is.
-    :param attempt: distinguishes this Job from the task's others.
+    :param name: the Job's, and that of all that belongs to it (``TaskKey.job_name``).
     :param steps_image: image of the containers that fetch and publish.
     :param files: what the steps read, by name (``workload.mounts``).
     :param secrets: the same for credentials; only ``publish`` gets the signing key.
@@ -109,7 +97,6 @@ def job_objects(
     """
     if not spec.image:
         raise InvalidInput("A workload on Kubernetes needs an image.", hint="Set image in job.")
-    name = task.job_name(attempt)
     labels = {
         **settings.labels,
         **MANAGED_BY,
@@ -151,13 +138,6 @@ def job_objects(
     return JobObjects(
         job, config_map, {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data}
     )
-
-
-def _renamed_volume(volume: dict[str, Any], old: str, new: str) -> dict[str, Any]:
-    for kind, key in (("configMap", "name"), ("secret", "secretName")):
-        if volume.get(kind, {}).get(key) == old:
-            return {**volume, kind: {**volume[kind], key: new}}
-    return volume
 
 
 def is_queued(job: Mapping[str, Any]) -> bool:
@@ -217,7 +197,7 @@ def _pod(
         [{"name": volume, "mountPath": SECRET_MOUNT, "readOnly": True}] if keys else []
         for volume, keys in _secret_volumes(secrets).items()
     )
-    cache: list[dict[str, Any]] = [{"name": "cache", "mountPath": _CACHE_MOUNT}] if settings.cache else []
+    cache: list[dict[str, Any]] = [{"name": "cache", "mountPath": CACHE_MOUNT}] if settings.cache else []
 
     def step(container: str, mounts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -250,8 +230,9 @@ def _pod(
             {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
         ],
     }
-    both: list[dict[str, Any]] = [mount(DIRECTORIES[name]) for name in (INPUTS, CONFIG, OUTPUT)]
-    fetch_mounts, publish_mounts = [*secret, *cache, *both], [*signing, *both, kept]
+    filled = [mount(DIRECTORIES[each]) for each in (INPUTS, CONFIG, OUTPUT)]
+    fetch_mounts = [*secret, *cache, *filled]
+    publish_mounts = [*signing, mount(DIRECTORIES[OUTPUT], read_only=True), kept]
     pull_secrets = [*settings.image_pull_secrets, *([name] if DOCKER_CONFIG in secrets else [])]
     return {
         "restartPolicy": "Never",

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from airflow_provider_kitops.cluster.job import CONTAINERS, KILLED, PUBLISH, TERMINATED, WORK
+from airflow_provider_kitops.cluster.job import CONTAINERS, KILLED, TERMINATED
 from airflow_provider_kitops.cluster.names import JOB_NAME
 from airflow_provider_kitops.workload.metrics import readable
+from airflow_provider_kitops.workload.mounts import PUBLISH, WORK
 
 Json = Mapping[str, Any]
 

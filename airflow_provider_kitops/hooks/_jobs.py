@@ -22,6 +22,12 @@ from airflow_provider_kitops.oci.errors import (
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
+#: Patch of a Job whose end a task has told.
+REPORT: Mapping[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
+#: Patch that ends a Job which is waited for no longer, and which nobody goes on with. It is not suspended: Kueue would
+#: let it run again, and Kubernetes would never remove it.
+GIVEN_UP: Mapping[str, Any] = {**REPORT, "spec": {"activeDeadlineSeconds": 1}}
+
 _STRICT = "Strict"  # otherwise the API drops fields that it does not know, a misspelt one among them
 
 
@@ -73,11 +79,12 @@ class Jobs:
         """Create what a Job mounts, where it is not there yet, and let the Job run.
 
         Whoever began may have been killed in between.
+
+        :param objects: of this Job's name.
         """
         namespace = job["metadata"]["namespace"]
         core = self._hook.core_v1_client
-        # Another attempt may have made it, under a name of its own.
-        config_map, secret = objects.renamed(job["metadata"]["name"]).owned(job["metadata"]["uid"])
+        config_map, secret = objects.owned(job["metadata"]["uid"])
         with _errors(f"create the ConfigMap {job['metadata']['name']} in namespace {namespace}"):
             self._create(core.create_namespaced_config_map, namespace, config_map)
         if secret:
@@ -147,10 +154,9 @@ class Jobs:
                 handle.name, handle.namespace, body=V1DeleteOptions()
             )
         with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"):
-            body: dict[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
+            body: dict[str, Any] = dict(REPORT)
             if not ended:
-                # Not suspended: Kueue would let it run again, and Kubernetes would never remove it.
-                body["spec"] = {"activeDeadlineSeconds": 1}
+                body = dict(GIVEN_UP)
             with suppress(NotFound):
                 _retried(self._hook.batch_v1_client.patch_namespaced_job)(handle.name, handle.namespace, body)
 
@@ -223,6 +229,8 @@ def _errors(what: str) -> Iterator[None]:
         raise
     except ApiException as error:
         text = f"Cannot {what}: {_said(error)}"
+        if error.status == 403 and "exceeded quota" in text:
+            raise ClusterUnavailable(text, hint="It is tried again where the task has retries.") from error
         if error.status in (401, 403):
             hint = "The page on Kubernetes lists what the account of Airflow must be allowed."
             raise Forbidden(text, hint=hint) from error

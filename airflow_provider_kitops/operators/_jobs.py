@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_kitops.hooks._arguments import path_argument, settings_of
 from airflow_provider_kitops.hooks._describe import describe
-from airflow_provider_kitops.hooks._errors import airflow_errors, require
+from airflow_provider_kitops.hooks._errors import require
 from airflow_provider_kitops.operators._programs import ProgramOperator
 from airflow_provider_kitops.operators._settings import check_settings
 
@@ -112,42 +112,44 @@ class KubernetesProgramOperator(ProgramOperator):
 
     def _execute(self, context: Context) -> Any:
         require("Running workloads on Kubernetes", "kubernetes", "airflow.providers.cncf.kubernetes")
-        from airflow_provider_kitops.hooks._jobs import JobHandle
-
-        settings = self._job_settings()
-        jobs = self._jobs()
-        namespace = settings.namespace or self._cluster().get_namespace() or "default"
-        with self.hook.store() as store:
-            spec, objects = self._objects(store, context, settings, namespace)
-            job = self._running_job(context, jobs, namespace, spec)
-            if job is None:
-                self._look_ahead(store, spec)
         try:
-            if job is None:
-                job = self._start(context, jobs, objects)
-                self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
-            else:
-                self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
-                jobs.complete(job, objects)
-            handle = JobHandle.of(job)
-            self._remember(context, handle)
-            output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags)}
-            trigger = self._trigger(handle, settings, self._deadline(context))
-            if self.deferrable:
-                self.defer(
-                    trigger=trigger,
-                    method_name="execute_complete",
-                    kwargs={"handle": asdict(handle), "output": output},
-                )
-            event = _in_a_thread(trigger)
+            event, handle, output = self._run(context)
         except TaskDeferred:
             raise
         except BaseException as error:
-            # Another try would go on with the Job. If there is none, or somebody ends the task, nothing runs on.
-            if not isinstance(error, Exception) or not _has_retries(context):
-                self._end(context, jobs, settings)
+            if not _goes_on(context, error):
+                self._end(context)
             raise
         return self._conclude(context, event, handle, output)
+
+    def _run(self, context: Context) -> tuple[dict[str, Any], JobHandle, dict[str, Any]]:
+        """Start the Job, or go on with the one that runs, and wait for its end: here, or deferred."""
+        from airflow_provider_kitops.hooks._jobs import JobHandle
+
+        settings, jobs = self._job_settings(), self._jobs()
+        namespace = self._namespace(settings)
+        with self.hook.store() as store:
+            spec, objects = self._workload(store, context, settings, namespace)
+            job = self._running_job(context, jobs, namespace, spec)
+            if job is None:
+                self._look_ahead(store, spec)
+        if job is None:
+            job = self._start(context, jobs, objects)
+            self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+        else:
+            self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+            jobs.complete(job, objects(job["metadata"]["name"]))
+        handle = JobHandle.of(job)
+        self._remember(context, handle)
+        output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags)}
+        trigger = self._trigger(handle, settings, self._deadline(context))
+        if self.deferrable:
+            self.defer(
+                trigger=trigger,
+                method_name="execute_complete",
+                kwargs={"handle": asdict(handle), "output": output},
+            )
+        return _in_a_thread(trigger), handle, output
 
     def execute_complete(
         self, context: Context, event: Mapping[str, Any], handle: Mapping[str, Any], output: Mapping[str, Any]
@@ -158,11 +160,9 @@ class KubernetesProgramOperator(ProgramOperator):
         return self._guarded(context, lambda: self._conclude(context, event, JobHandle(**handle), output))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after waiting. If the trigger itself failed, the Job is ended: nobody waits for it any more."""
-        if next_method == "execute_complete":
-            return super().resume_execution(next_method, next_kwargs, context)
-        with airflow_errors():
-            self._end(context, self._jobs(), self._job_settings())
+        """Go on after waiting. If the trigger itself failed, another try goes on with the Job; the last one ends it."""
+        if next_method != "execute_complete" and not _has_retries(context):
+            self._end(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _job_settings(self) -> JobSettings:
@@ -194,9 +194,13 @@ class KubernetesProgramOperator(ProgramOperator):
 
         return Jobs(self._cluster(conn_id))
 
-    def _objects(
+    def _namespace(self, settings: JobSettings) -> str:
+        return settings.namespace or self._cluster().get_namespace() or "default"
+
+    def _workload(
         self, store: Store, context: Context, settings: JobSettings, namespace: str
-    ) -> tuple[WorkloadSpec, JobObjects]:
+    ) -> tuple[WorkloadSpec, Callable[[str], JobObjects]]:
+        """What is to be run, and what makes of it the objects of a Job of a given name."""
         from airflow_provider_kitops.cluster.job import job_objects
         from airflow_provider_kitops.oci.errors import InvalidInput
         from airflow_provider_kitops.workload.mounts import job_files
@@ -215,18 +219,17 @@ class KubernetesProgramOperator(ProgramOperator):
         key = b"" if self.signing_key is None else _read_key(self.signing_key)
         files, secrets = job_files(spec, store.config, signing_key=key)
         limit = self.execution_timeout
-        objects = job_objects(
+        return spec, lambda name: job_objects(
             spec,
             settings,
             task=_task_key(context),
-            attempt=str(context["ti"].try_number),
+            name=name,
             namespace=namespace,
             steps_image=steps,
             files=files,
             secrets=secrets,
             deadline=limit.total_seconds() if limit else None,
         )
-        return spec, objects
 
     def _look_ahead(self, store: Store, spec: WorkloadSpec) -> None:
         """Ask for the tags that are to be set: what would fail in publishing is better known before the work.
@@ -277,15 +280,15 @@ class KubernetesProgramOperator(ProgramOperator):
             )
             raise InvalidInput(f"Cannot find the image {image}: {error.message}", hint=hint) from error
 
-    def _start(self, context: Context, jobs: Jobs, objects: JobObjects) -> dict[str, Any]:
+    def _start(self, context: Context, jobs: Jobs, objects: Callable[[str], JobObjects]) -> dict[str, Any]:
         from airflow_provider_kitops.oci.errors import Conflict
 
+        task, attempt = _task_key(context), str(context["ti"].try_number)
         try:
-            return jobs.start(objects)
+            return jobs.start(objects(task.job_name(attempt)))
         except Conflict:
             # One that was kept, of a run of this name that was deleted since.
-            name = _task_key(context).job_name(f"{context['ti'].try_number}-{uuid.uuid4().hex[:6]}")
-            return jobs.start(objects.renamed(name))
+            return jobs.start(objects(task.job_name(f"{attempt}-{uuid.uuid4().hex[:6]}")))
 
     def _running_job(self, context: Context, jobs: Jobs, namespace: str, spec: WorkloadSpec) -> dict[str, Any] | None:
         """The Job that an earlier worker of this task instance started and that nobody has told the end of.
@@ -327,7 +330,10 @@ class KubernetesProgramOperator(ProgramOperator):
             return
         handle = JobHandle(str(stored["namespace"]), str(stored["name"]), str(stored["uid"]))
         self.log.info("Deleting the Job %s of an earlier try in namespace %s.", handle.name, handle.namespace)
-        self._jobs(str(stored["kubernetes_conn_id"])).delete(handle)
+        try:
+            self._jobs(str(stored["kubernetes_conn_id"])).delete(handle)
+        except Exception as error:  # noqa: BLE001 - the connection, or the cluster, may be gone for good
+            self.log.warning("It could not be deleted, and may still run: %s", error)
 
     def _remember(self, context: Context, handle: JobHandle) -> None:
         state = context.get("task_state_store")
@@ -363,21 +369,25 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.cluster.outcome import Outcome
 
         outcome = Outcome.of_json(event["outcome"])
-        settings, jobs = self._job_settings(), self._jobs()
         if not outcome.succeeded:
+            self._finish(context, handle, outcome)
             self.log.error("%s", outcome.message)
             if outcome.detail:
                 self.log.error("The last lines of %s:\n%s", outcome.container, outcome.detail)
             context["ti"].xcom_push(key=FAILURE_KEY, value=outcome.to_json())
-            self._finish(jobs, handle, settings, outcome)
             if outcome.reason == "ExecutionTimeout":
                 raise JobTimedOut(outcome)
             raise JobFailed(outcome) if outcome.retry else JobFailedForGood(outcome)
-        # The Job stays until its digest has been read back: if that fails, the next try reads on and works no more.
-        with self.hook.store() as store:
-            answer = self._read_back(store, outcome, output)
+        try:
+            with self.hook.store() as store:
+                answer = self._read_back(store, outcome, output)
+        except BaseException as error:
+            # Where another try comes, it reads on and works no more: the Job stays for it.
+            if not _goes_on(context, error):
+                self._finish(context, handle, outcome)
+            raise
         answer["progress"] = event.get("progress")
-        self._finish(jobs, handle, settings, outcome)
+        self._finish(context, handle, outcome)
         return answer
 
     def _read_back(self, store: Store, outcome: Outcome, output: Mapping[str, Any]) -> dict[str, Any]:
@@ -397,29 +407,43 @@ class KubernetesProgramOperator(ProgramOperator):
             provenance=result.get("provenance"),
         )
 
-    def _finish(self, jobs: Jobs, handle: JobHandle, settings: JobSettings, outcome: Outcome) -> None:
-        """Remove the Job, or leave it for a person to look at, as ``on_finish`` says."""
+    def _finish(self, context: Context, handle: JobHandle, outcome: Outcome) -> None:
+        """Remove the Job, or leave it for a person to look at, as ``on_finish`` says.
+
+        What the Job did is known and stays so, whether that succeeds or not.
+        """
         from airflow_provider_kitops.oci.errors import KitopsError
 
-        delete = settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded)
         try:
-            if delete:
+            settings, jobs = self._job_settings(), self._jobs()
+            if settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded):
                 jobs.delete(handle)
             else:
                 jobs.keep(handle, ended=not outcome.given_up)
         except KitopsError as error:
-            # What the Job did is known, and stays so.
-            self.log.warning("%s It goes by itself %d s after its end.", error, settings.ttl)
+            left = "It may still run." if outcome.given_up else "Kubernetes removes it after its ttl, if it has one."
+            text = "The Job %s in namespace %s is left: %s %s"
+            self.log.error(text, handle.name, handle.namespace, error, left)  # noqa: TRY400 - one line says it all
+            return
+        state = context.get("task_state_store")
+        if state is not None:
+            state.delete(STATE_KEY)
 
-    def _end(self, context: Context, jobs: Jobs, settings: JobSettings) -> None:
-        """Delete whatever Jobs of this task instance nobody has told the end of."""
+    def _end(self, context: Context) -> None:
+        """Delete whatever Jobs of this task instance nobody has told the end of.
+
+        The task fails anyway, and for another reason: what cannot be done here is told, and raised no more.
+        """
         from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
 
-        namespace = settings.namespace or self._cluster().get_namespace() or "default"
-        for job in jobs.of_task(namespace, _task_key(context).label):
-            if not is_reported(job):
-                self.log.info("Deleting the Job %s in namespace %s.", job["metadata"]["name"], namespace)
-                jobs.delete(JobHandle.of(job))
+        try:
+            jobs, namespace = self._jobs(), self._namespace(self._job_settings())
+            for job in jobs.of_task(namespace, _task_key(context).label):
+                if not is_reported(job):
+                    self.log.info("Deleting the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+                    jobs.delete(JobHandle.of(job))
+        except Exception as error:  # noqa: BLE001 - see above
+            self.log.error("A Job of this task may still run, and could not be deleted: %s", error)  # noqa: TRY400
 
 
 def _task_key(context: Context) -> TaskKey:
@@ -427,6 +451,16 @@ def _task_key(context: Context) -> TaskKey:
 
     ti = context["ti"]
     return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+
+def _goes_on(context: Context, error: BaseException) -> bool:
+    """Whether another try comes after this failure, which would go on with the Job."""
+    from airflow_provider_kitops.oci.errors import KitopsError
+
+    # The others, such as being told to end or timed out, are a person's or Airflow's decision.
+    if not isinstance(error, Exception) or isinstance(error, AirflowFailException):
+        return False
+    return _has_retries(context) and not (isinstance(error, KitopsError) and not error.transient)
 
 
 def _has_retries(context: Context) -> bool:

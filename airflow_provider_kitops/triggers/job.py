@@ -8,6 +8,7 @@ from typing import Any
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_kitops.hooks._jobs import GIVEN_UP
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
 
 
@@ -65,6 +66,8 @@ class WorkloadJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the Job."""
         followed = await self.follow()
+        if followed.outcome.given_up:
+            await self._give_up()
         self._over = True
         yield TriggerEvent(event_of(followed))
 
@@ -93,6 +96,20 @@ class WorkloadJobTrigger(BaseTrigger):
         if await self._still_deferred():  # the triggerer stops, or hands the trigger to another one
             return
         await self._delete()
+
+    async def _give_up(self) -> None:
+        """End the Job at once: until a worker is free for the task it would hold its GPU, or get one at last."""
+        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+        from kubernetes_asyncio import client
+
+        async def end() -> None:
+            async with self._hook().get_conn() as connection:
+                await client.BatchV1Api(connection).patch_namespaced_job(self.name, self.namespace, dict(GIVEN_UP))
+
+        try:
+            await generic_api_retry(end)()
+        except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
+            self.log.warning("The Job %s could not be ended yet: %s", self.name, " ".join(str(error).split())[:300])
 
     def _hook(self) -> Any:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook

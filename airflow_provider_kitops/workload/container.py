@@ -39,13 +39,10 @@ from airflow_provider_kitops.workload.spec import CHECKPOINTS, DIRECTORIES, Work
 
 T = TypeVar("T")
 
-FETCH, PUBLISH = "fetch", "publish"
 #: Bytes that Kubernetes keeps of a container's termination message.
 MESSAGE_LIMIT = 4096
 #: Seconds without any progress after which a step gives up.
 PATIENCE = 1800.0
-#: Where the blob cache is mounted, if there is one.
-CACHE_MOUNT = "/cache"
 TERMINATED = 128 + signal.SIGTERM
 
 _LONGEST_WAIT = 60.0
@@ -69,7 +66,7 @@ class Places:
     root: Path = Path("/")
     job: Path = Path(mounts.JOB_MOUNT)
     secret: Path = Path(mounts.SECRET_MOUNT)
-    cache: Path = Path(CACHE_MOUNT)
+    cache: Path = Path(mounts.CACHE_MOUNT)
 
 
 def fetch(spec: WorkloadSpec, store: Store, places: Places, patience: Patience) -> None:
@@ -243,7 +240,7 @@ def _run(step: str, places: Places, patience: Patience, message: _Message, hidde
     config = mounts.read_store_config(places.job, places.secret)
     hidden.add(mounts.secrets_of(config))
     with Store(config) as store:
-        if step == FETCH:
+        if step == mounts.FETCH:
             fetch(spec, store, places, patience)
             return
         message.succeed(publish(spec, store, places, patience))
@@ -366,7 +363,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A step of a workload in a pod.",
         allow_abbrev=False,
     )
-    parser.add_argument("step", choices=(FETCH, PUBLISH))
+    parser.add_argument("step", choices=(mounts.FETCH, mounts.PUBLISH))
     usual = Places()
     about = {
         "root": "holds in, config, out, checkpoints and state",

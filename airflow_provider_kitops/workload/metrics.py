@@ -41,9 +41,10 @@ def metrics_bytes(output: Path) -> bytes | None:
         return None
     except OSError as error:
         raise WorkloadFailed(f"The program's {METRICS_FILE} cannot be read as a file: {error.strerror}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise WorkloadFailed(f"The program's {METRICS_FILE} is no file.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise WorkloadFailed(f"The program's {METRICS_FILE} is no file.")
         return file.read(_LIMIT + 1)
 
 

@@ -21,8 +21,12 @@ from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.oci.store import DEFAULT_MUTABLE_TAGS, StoreConfig
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
+#: The containers of the pod, in the order in which they run. The program is the second.
+FETCH, WORK, PUBLISH = "fetch", "work", "publish"
 #: Where the containers find the ConfigMap and the Secret.
 JOB_MOUNT, SECRET_MOUNT = "/kitops/job", "/kitops/secret"
+#: Where ``fetch`` finds the volume that keeps blobs, if there is one.
+CACHE_MOUNT = "/cache"
 #: Keys of the ConfigMap.
 SPEC_FILE, STORE_FILE, CA_FILE = "spec.json", "store.json", "ca.crt"
 #: Keys of the Secret. The first makes it one of the type ``kubernetes.io/dockerconfigjson``, for pulling images, too.

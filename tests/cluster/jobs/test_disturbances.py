@@ -84,10 +84,9 @@ def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world:
     }
     path = f"/api/v1/namespaces/{run.namespace}/pods/{pod}/eviction"
     world.cluster.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(eviction))
-    other = run.running("work", but=[pod])
+    run.running("work", but=[pod])
     (job,) = run.jobs()
-    assert job["spec"]["backoffLimit"] == 3
-    assert other != pod
+    assert job["status"].get("failed", 0) == 0
     gates.open("evicted")
     assert run.answer()["digest"]
     log = run.log()
@@ -101,7 +100,7 @@ def test_a_deleted_pod_is_started_again(runs: dict[str, Run], world: World, gate
     run = runs["deleted"]
     pod = run.running("work")
     world.cluster.kubectl("delete", "pod", pod, f"--namespace={run.namespace}", "--wait=false")
-    assert run.running("work", but=[pod]) != pod
+    run.running("work", but=[pod])
     gates.open("deleted")
     assert run.answer()["digest"]
     assert run.task()["try_number"] == 1
@@ -154,7 +153,7 @@ def test_a_task_that_is_cleared_ends_its_job_and_starts_another(
         only_failed=False,
         reset_dag_runs=True,
     )
-    assert run.running("work", but=[pod]) != pod
+    run.running("work", but=[pod])
     gates.open("cleared")
     assert run.answer()["digest"]
     assert run.leftovers() == []

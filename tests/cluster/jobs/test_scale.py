@@ -13,7 +13,7 @@ _JOBS = 50
 
 
 @pytest.mark.timeout(1500)
-def test_fifty_jobs_are_watched_through_one_connection(world: World, record_property: object) -> None:
+def test_fifty_jobs_are_watched_through_one_connection(world: World) -> None:
     namespace = world.namespace()
     run = world.start(
         "many",

@@ -157,11 +157,12 @@ def _job(case: Case, image: str, namespace: str, name: str) -> dict[str, Any]:
         output={"reference": "demo/model:v1", "kitfile": {"manifestVersion": "1.0.0"}},
     )
     settings = JobSettings(on_finish="keep", **case.settings)
+    task = TaskKey("dag", "run", name)
     objects = job_objects(
         spec,
         settings,
-        task=TaskKey("dag", "run", name),
-        attempt="1",
+        task=task,
+        name=task.job_name("1"),
         namespace=namespace,
         steps_image=image,
         files={"spec.json": "{}"},

@@ -44,13 +44,14 @@ def objects_of(
     secrets: Mapping[str, bytes] = SECRETS,
     files: Mapping[str, str] | None = None,
     task_timeout: float | None = None,
+    attempt: str = "1",
     **settings: Any,
 ) -> JobObjects:
     return job_objects(
         spec or spec_of(),
         JobSettings.model_validate(settings),
         task=TASK_KEY,
-        attempt="1",
+        name=TASK_KEY.job_name(attempt),
         namespace="models",
         steps_image=STEPS,
         files={"spec.json": "{}"} if files is None else files,
@@ -165,7 +166,8 @@ def test_a_step_and_the_program_share_what_they_have_to_and_no_more() -> None:
     assert work["/in"]["readOnly"]
     assert work["/config"]["readOnly"]
     assert set(fetch) == {"/in", "/config", "/out", "/tmp", "/state", "/kitops/job", "/kitops/secret", "/cache"}
-    assert set(publish) == (set(fetch) | {"/checkpoints"}) - {"/cache"}
+    assert set(publish) == (set(fetch) | {"/checkpoints"}) - {"/cache", "/in", "/config"}
+    assert publish["/out"]["readOnly"] is True
     assert fetch["/in"]["subPath"] == work["/in"]["subPath"] == "in"
     assert fetch["/kitops/job"]["readOnly"]
     assert len({each["subPath"] for each in fetch.values() if each["name"] == "scratch"}) == 5
@@ -323,21 +325,14 @@ def test_a_person_has_the_last_word_on_the_pod() -> None:
     assert "enableServiceLinks" not in pod
 
 
-def test_under_another_name_everything_is_the_same() -> None:
-    first = objects_of(image_pull_secrets=["mine"], cache={"secret": {"secretName": "not-ours"}})
-    name = first.job["metadata"]["name"]
-    renamed = first.renamed("other-1")
-    text = json.dumps([renamed.job, renamed.config_map, renamed.secret])
-    assert name not in text
-    assert json.loads(text.replace("other-1", name)) == [first.job, first.config_map, first.secret]
-    assert pod_of(renamed)["imagePullSecrets"] == [{"name": "mine"}, {"name": "other-1"}]
-    assert volumes(pod_of(renamed))["job"]["configMap"]["name"] == "other-1"
-    assert volumes(pod_of(renamed))["secret"]["secret"]["secretName"] == "other-1"
-    assert first.job["metadata"]["name"] == name
-
-
-def test_a_job_without_volumes_can_be_renamed() -> None:
-    assert pod_of(objects_of(pod_override={"volumes": None}).renamed("other"))["volumes"] == []
+def test_another_attempt_differs_by_name_alone() -> None:
+    settings: dict[str, Any] = {"image_pull_secrets": ["mine"], "cache": {"secret": {"secretName": "not-ours"}}}
+    first, other = objects_of(**settings), objects_of(attempt="2", **settings)
+    one, two = (each.job["metadata"]["name"] for each in (first, other))
+    assert one != two
+    text = json.dumps([other.job, other.config_map, other.secret])
+    assert one not in text
+    assert json.loads(text.replace(two, one)) == [first.job, first.config_map, first.secret]
 
 
 def test_what_is_mounted_goes_with_the_job() -> None:
