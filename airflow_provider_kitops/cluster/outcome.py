@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from airflow_provider_kitops.cluster.job import CONTAINERS, KILLED, TERMINATED
-from airflow_provider_kitops.cluster.names import JOB_NAME
+from airflow_provider_kitops.cluster.job import KILLED, TERMINATED
+from airflow_provider_kitops.cluster.reading import (
+    Json,
+    conditions_of,
+    container_of,
+    container_states,
+    created,
+    status_of,
+)
 from airflow_provider_kitops.workload.metrics import readable
 from airflow_provider_kitops.workload.mounts import PUBLISH, WORK
-
-Json = Mapping[str, Any]
 
 _GPU_MEMORY = re.compile(
     r"CUDA (out of memory|error: out of memory)|HIP out of memory|torch\.(cuda\.)?OutOfMemoryError"
@@ -78,7 +83,7 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
     """
     if job is None:
         return Outcome("JobDeleted", "The Job was deleted by somebody else before it ended.", retry=True)
-    conditions = {each["type"]: each for each in _status(job).get("conditions") or [] if each.get("status") == "True"}
+    conditions = conditions_of(job)
     if "Complete" in conditions:
         return _published(pods)
     failed = conditions.get("Failed")
@@ -89,7 +94,7 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
     if failed.get("reason") == "DeadlineExceeded":
         limit = job["spec"].get("activeDeadlineSeconds")
         return Outcome("DeadlineExceeded", f"The Job ran past its deadline of {limit} s and was ended.", retry=True)
-    for pod in sorted(pods, key=_created, reverse=True):
+    for pod in sorted(pods, key=created, reverse=True):
         if found := failure_of(pod, retry_exit_codes=retry_exit_codes):
             return found
     said = _line(failed.get("message") or failed.get("reason") or "")
@@ -98,12 +103,11 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
 
 def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | None:
     """Why a pod failed; ``None`` if nothing of it says so."""
-    name, status = pod["metadata"]["name"], _status(pod)
-    for condition in status.get("conditions") or []:
-        if condition["type"] == "DisruptionTarget" and condition.get("status") == "True":
-            reason = condition.get("reason", "")
-            said = _DISRUPTIONS.get(reason, f"was taken away ({reason})")
-            return Outcome("Disrupted", f"Pod {name} {said}: {_line(condition.get('message') or reason)}", retry=True)
+    name, status = pod["metadata"]["name"], status_of(pod)
+    if condition := conditions_of(pod).get("DisruptionTarget"):
+        reason = condition.get("reason", "")
+        said = _DISRUPTIONS.get(reason, f"was taken away ({reason})")
+        return Outcome("Disrupted", f"Pod {name} {said}: {_line(condition.get('message') or reason)}", retry=True)
     if status.get("reason") == "Evicted":
         # Without a disruption it was no shortage of the node: the pod used more of a volume, or of the disk, than it
         # may, and would again. Only old versions do not tell which.
@@ -120,20 +124,8 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
     return None
 
 
-def container_states(pod: Json) -> Iterator[tuple[str, Json]]:
-    """The containers of this package and their states, in the order in which they run."""
-    status = _status(pod)
-    found = {
-        each["name"]: each.get("state") or {}
-        for each in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
-    }
-    for container in CONTAINERS:
-        if container in found:
-            yield container, found[container]
-
-
 def _published(pods: Sequence[Json]) -> Outcome:
-    for pod in sorted(pods, key=_created, reverse=True):
+    for pod in sorted(pods, key=created, reverse=True):
         for container, state in container_states(pod):
             ended = state.get("terminated")
             if container == PUBLISH and ended and ended.get("exitCode") == 0:
@@ -193,17 +185,8 @@ def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes:
 
 
 def _memory_limit(pod: Json, container: str) -> str:
-    spec = pod.get("spec") or {}
-    for each in (*(spec.get("initContainers") or []), *(spec.get("containers") or [])):
-        if each["name"] == container and (limit := ((each.get("resources") or {}).get("limits") or {}).get("memory")):
-            return f"its limit of {limit}"
-    return "its node had"
-
-
-def job_of(pod: Json) -> str:
-    """Name of the Job that a pod belongs to; empty if it belongs to none."""
-    labels = pod["metadata"].get("labels") or {}
-    return str(labels.get(JOB_NAME) or labels.get("job-name") or "")
+    limit = ((container_of(pod, container).get("resources") or {}).get("limits") or {}).get("memory")
+    return f"its limit of {limit}" if limit else "its node had"
 
 
 def _json(text: str | None) -> dict[str, Any] | None:
@@ -221,11 +204,3 @@ def _no_number(text: str) -> float:
 def _line(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= _LINE_LIMIT else words[: _LINE_LIMIT - 1] + "…"
-
-
-def _status(thing: Json) -> Json:
-    return thing.get("status") or {}
-
-
-def _created(pod: Json) -> str:
-    return str(pod["metadata"].get("creationTimestamp") or "")

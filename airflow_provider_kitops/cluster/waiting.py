@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_kitops.cluster.outcome import Json, Outcome, container_states
+from airflow_provider_kitops.cluster.outcome import Outcome
+from airflow_provider_kitops.cluster.reading import Json, container_of, container_states
 from airflow_provider_kitops.cluster.settings import JobSettings
 
 # A wrong configuration may right itself when what it names is created a moment later, but not much later.
@@ -113,9 +114,7 @@ def _starting(pod: Json, settings: JobSettings) -> Waiting | None:
 
 
 def _image(pod: Json, container: str) -> str:
-    spec = pod.get("spec") or {}
-    containers = (*(spec.get("initContainers") or []), *(spec.get("containers") or []))
-    return next((str(each.get("image")) for each in containers if each["name"] == container), "its image")
+    return str(container_of(pod, container).get("image") or "its image")
 
 
 def _time(thing: Json) -> datetime:

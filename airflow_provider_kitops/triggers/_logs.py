@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.cluster.outcome import container_states
+from airflow_provider_kitops.cluster.reading import container_states
 from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
 
 if TYPE_CHECKING:

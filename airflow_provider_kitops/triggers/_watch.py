@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
-from airflow_provider_kitops.cluster.outcome import job_of
+from airflow_provider_kitops.cluster.reading import is_finished, job_of
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -58,7 +58,7 @@ class View:
     @property
     def unsettled(self) -> bool:
         """Whether a pod has ended of which the Job is yet to take note."""
-        if self.job is None or _finished(self.job):
+        if self.job is None or is_finished(self.job):
             return False
         return bool(self.pods) and all(_ended(pod) for pod in self.pods.values())
 
@@ -222,7 +222,7 @@ class NamespaceWatch:
             found = {job["metadata"]["name"]: job for job in (await _read(answer)).get("items") or []}
             for view in asked:
                 job = found.get(view.name)
-                if job and _finished(job) and not (view.job and _finished(view.job)):
+                if job and is_finished(job) and not (view.job and is_finished(view.job)):
                     await self._last_look(connection, view)
                 if job != view.job or not view.listed:
                     view.job, view.listed = job, True
@@ -287,11 +287,6 @@ async def _read(answer: Any) -> dict[str, Any]:
         raise ApiException(status=answer.status, reason=f"{answer.reason}: {text[:300]}")
     found: dict[str, Any] = await answer.json()
     return found
-
-
-def _finished(job: dict[str, Any]) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or []
-    return any(each["type"] in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
 
 
 def _gone(pod: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.cluster.outcome import Outcome, container_states, failure_of, job_of, outcome_of
+from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
 
 from .recordings import Recording, recorded, state
 
@@ -198,14 +198,6 @@ def test_a_message_stays_a_line_however_much_a_program_says() -> None:
     assert len(found.detail.splitlines()) == 20
 
 
-def test_containers_of_others_are_left_out() -> None:
-    _, (pod,) = recorded("running")
-    pod["status"]["containerStatuses"].insert(0, {"name": "istio-proxy", "state": {"running": {}}})
-    assert [name for name, _ in container_states(pod)] == ["fetch", "work", "publish"]
-    assert list(container_states({"metadata": {}, "status": {"containerStatuses": None}})) == []
-    assert list(container_states({"metadata": {}})) == []
-
-
 @pytest.mark.parametrize("missing", ["conditions", "initContainerStatuses", "containerStatuses"])
 def test_what_kubernetes_leaves_out_or_sets_to_null_is_no_error(missing: str) -> None:
     job, (pod,) = recorded("exit_3")
@@ -219,13 +211,6 @@ def test_an_outcome_survives_being_an_event() -> None:
     for name in ("complete", "exit_3"):
         found = outcome(recorded(name))
         assert Outcome.of_json(json.loads(json.dumps(found.to_json()))) == found
-
-
-def test_a_pod_knows_its_job() -> None:
-    job, (pod,) = recorded("running")
-    assert job_of(pod) == job["metadata"]["name"]
-    assert job_of({"metadata": {"labels": {"job-name": "old"}}}) == "old"
-    assert job_of({"metadata": {"labels": None}}) == job_of({"metadata": {}}) == ""
 
 
 def test_what_no_database_takes_as_text_is_replaced() -> None:

@@ -1,0 +1,63 @@
+"""What is looked at of Jobs and pods, as the API gives them (JSON as mappings); fields may be missing, or null."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_provider_kitops.cluster.job import CONTAINERS
+from airflow_provider_kitops.cluster.names import JOB_NAME
+
+Json = Mapping[str, Any]
+
+
+def status_of(thing: Json) -> Json:
+    """Its status."""
+    found: Json = thing.get("status") or {}
+    return found
+
+
+def conditions_of(thing: Json) -> dict[str, Json]:
+    """The conditions of a Job or pod that hold, by their types."""
+    return {each["type"]: each for each in status_of(thing).get("conditions") or [] if each.get("status") == "True"}
+
+
+def is_finished(job: Json) -> bool:
+    """Whether the Job has ended, and nothing of it runs any more."""
+    return not {"Complete", "Failed"}.isdisjoint(conditions_of(job))
+
+
+def container_states(pod: Json) -> Iterator[tuple[str, Json]]:
+    """The containers of this package and their states, in the order in which they run."""
+    status = status_of(pod)
+    found = {
+        each["name"]: each.get("state") or {}
+        for each in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
+    }
+    for container in CONTAINERS:
+        if container in found:
+            yield container, found[container]
+
+
+def container_of(pod: Json, name: str) -> Json:
+    """A container as the pod's specification has it; empty if there is none."""
+    spec = pod.get("spec") or {}
+    containers = (*(spec.get("initContainers") or []), *(spec.get("containers") or []))
+    return next((each for each in containers if each["name"] == name), {})
+
+
+def job_of(pod: Json) -> str:
+    """Name of the Job that a pod belongs to; empty if it belongs to none."""
+    labels = pod["metadata"].get("labels") or {}
+    return str(labels.get(JOB_NAME) or labels.get("job-name") or "")
+
+
+def created(thing: Json) -> datetime:
+    """When it was made; very long ago if that is not known."""
+    return time_of(thing["metadata"].get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
+
+
+def time_of(text: Any) -> datetime | None:
+    """A time as the API writes it."""
+    return datetime.fromisoformat(str(text).replace("Z", "+00:00")) if text else None
