@@ -28,6 +28,7 @@ from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks._errors import require
 from airflow_provider_kitops.operators._programs import ProgramOperator
 from airflow_provider_kitops.operators._settings import check_settings
+from airflow_provider_kitops.operators.outcomes import JobFailed, JobFailedForGood, JobTimedOut
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -47,42 +48,6 @@ FAILURE_KEY = "failure"
 
 _REPOSITORY = "airflow-provider-kitops"  # of the images, below the connection's registry
 _LIMITS = ("startup_timeout", "image_pull_timeout", "retry_exit_codes")
-
-
-class JobFailed(AirflowException):
-    """
-    A Job failed in a way that another try may not.
-
-    :ivar outcome: reason, message, container, exit code and last lines, for callbacks and notifiers.
-    """
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.reason}: {outcome.message}")
-        self.outcome = outcome
-
-
-class JobFailedForGood(AirflowFailException):
-    """
-    A Job failed, and would again.
-
-    :ivar outcome: as in ``JobFailed``.
-    """
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.reason}: {outcome.message}")
-        self.outcome = outcome
-
-
-class JobTimedOut(AirflowTaskTimeout):
-    """
-    A Job was ended because the task's ``execution_timeout`` was over.
-
-    :ivar outcome: as in ``JobFailed``.
-    """
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(f"{outcome.reason}: {outcome.message}")
-        self.outcome = outcome
 
 
 class KubernetesProgramOperator(ProgramOperator):
