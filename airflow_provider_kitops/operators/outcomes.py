@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.cluster.outcome import Outcome
 
 
-class _OfJob:
+class _OfJob(BaseException):
     """
     Tells of a Job.
 
