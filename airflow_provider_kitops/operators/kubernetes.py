@@ -17,11 +17,15 @@ class WorkloadKubernetesOperator(KubernetesProgramOperator, AnyProgram):
     The Job's pod fetches the inputs, runs the program's image, and publishes what it wrote, with provenance; weights
     never pass through the worker. The program finds its inputs in ``/in/NAME``, its settings in ``/config``, writes its
     result to ``/out`` and may keep checkpoints in ``/checkpoints``; it knows nothing of registries and gets none of
-    their credentials. A pod that is evicted or loses its node is started again. A worker or triggerer that dies leaves
-    the Job running, and the next one goes on with it. A task that is marked, cleared or timed out ends it.
+    their credentials. A pod that is evicted or preempted is started again, and one whose node is lost when that node is
+    back or removed. A worker or triggerer that dies leaves the Job running, and the next one goes on with it. A task
+    that is marked, cleared or timed out ends it, and so does one that fails without another try to come.
 
-    A failure raises ``AirflowFailException`` where a retry would fail the same way, else ``AirflowException``; both
-    have the attribute ``outcome``, and the XCom ``failure`` tells the same.
+    A Job that fails raises an exception of ``airflow_provider_kitops.operators.outcomes``: ``JobFailedForGood`` (an
+    ``AirflowFailException``) where a retry would fail the same way, ``JobFailed`` (an ``AirflowException``) where it
+    may not, and ``JobTimedOut`` (an ``AirflowTaskTimeout``, and so a ``BaseException``) where the Job was ended because
+    the task's ``execution_timeout`` was over. All have the attribute ``outcome``, and the XCom ``failure`` tells the
+    same.
 
     :param inputs: references by name, or outputs of other tasks (templated).
     :param command: program and arguments (templated).
@@ -38,8 +42,8 @@ class WorkloadKubernetesOperator(KubernetesProgramOperator, AnyProgram):
     :param signing_key: path, on the worker, of a private key to sign the provenance with (templated).
     :param deferrable: wait in the triggerer and hold no worker.
     :param kitops_conn_id: where the ModelKits are: a registry that the pods can reach (templated).
-    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, the digest of the
-        attached ``provenance``, and the last ``progress`` that it told.
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` from the end of fetching to the
+        begin of publishing, the digest of the attached ``provenance``, and the last ``progress`` that it told.
     """
 
     template_fields: Sequence[str] = (*AnyProgram.template_fields, *_OWN_FIELDS)
@@ -71,8 +75,8 @@ class FineTuneKubernetesOperator(KubernetesProgramOperator, FineTune):
     :param signing_key: path, on the worker, of a private key to sign the provenance with (templated).
     :param deferrable: wait in the triggerer and hold no worker.
     :param kitops_conn_id: where the ModelKits are: a registry that the pods can reach (templated).
-    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, the digest of the
-        attached ``provenance``, and the last ``progress`` that it told.
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` from the end of fetching to the
+        begin of publishing, the digest of the attached ``provenance``, and the last ``progress`` that it told.
     """
 
     template_fields: Sequence[str] = (*FineTune.template_fields, *_OWN_FIELDS)
@@ -103,8 +107,8 @@ class GenerateKubernetesOperator(KubernetesProgramOperator, Generate):
     :param signing_key: path, on the worker, of a private key to sign the provenance with (templated).
     :param deferrable: wait in the triggerer and hold no worker.
     :param kitops_conn_id: where the ModelKits are: a registry that the pods can reach (templated).
-    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` it ran, the digest of the
-        attached ``provenance``, and the last ``progress`` that it told.
+    :return: the reference dictionary, with the program's ``metrics``, the ``seconds`` from the end of fetching to the
+        begin of publishing, the digest of the attached ``provenance``, and the last ``progress`` that it told.
     """
 
     template_fields: Sequence[str] = (*Generate.template_fields, *_OWN_FIELDS)
