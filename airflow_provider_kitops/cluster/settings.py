@@ -21,6 +21,7 @@ _UNITS = {"m": Decimal("0.001")} | {
     for power, unit in enumerate(("k" if not binary else "K", "M", "G", "T", "P", "E"), 1)
 }
 _LEAST_MEMORY = 1024**2  # what is less was meant to be something else
+_LEAST_TTL = 600  # so that whoever follows the Job sees how it ended, also after a while without an answer
 
 # What Kubernetes takes for the names of things, and for the keys and values of labels.
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -106,7 +107,7 @@ class JobSettings(BaseModel):
         evictions, preemption and lost nodes do not count.
     :param retry_exit_codes: exit codes of the program after which Airflow's retries are worth it.
     :param on_finish: ``delete`` the Job and all that belongs to it, ``delete_on_success``, or ``keep``.
-    :param ttl: seconds after which Kubernetes removes a finished Job that nobody removed.
+    :param ttl: seconds after which Kubernetes removes a finished Job that nobody removed; 600 at least.
     :param labels: further labels of Job and pod.
     :param annotations: further annotations of Job and pod.
     :param pod_override: merged into the pod template at the end, mapping by mapping; lists whose items have names (or
@@ -143,7 +144,7 @@ class JobSettings(BaseModel):
     backoff_limit: int = Field(default=3, ge=0, le=1000)
     retry_exit_codes: tuple[ExitCode, ...] = ()
     on_finish: OnFinish = "delete"
-    ttl: int = Field(default=24 * 3600, ge=0, lt=2**31)
+    ttl: int = Field(default=24 * 3600, ge=_LEAST_TTL, lt=2**31)
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     pod_override: dict[str, Any] = Field(default_factory=dict)

@@ -226,10 +226,10 @@ def test_each_container_has_temporary_files_of_its_own() -> None:
 
 
 def test_a_job_begins_suspended_and_is_tried_as_the_settings_say() -> None:
-    job = objects_of(backoff_limit=5, ttl=60, grace_period=7).job
+    job = objects_of(backoff_limit=5, ttl=600, grace_period=7).job
     spec = job["spec"]
     assert (spec["suspend"], spec["completions"], spec["parallelism"]) == (True, 1, 1)
-    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (5, 60)
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (5, 600)
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 7
     assert "ttlSecondsAfterFinished" not in objects_of(on_finish="keep").job["spec"]
 

@@ -66,6 +66,7 @@ def said(settings: dict[str, Any]) -> str:
         ({"deadline": "1h"}, "deadline: Input should be a valid number"),
         ({"startup_timeout": float("inf")}, "startup_timeout: Input should be"),
         ({"retry_exit_codes": [0]}, "retry_exit_codes.0: Input should be greater than or equal to 1"),
+        ({"ttl": 60}, "ttl: Input should be greater than or equal to 600"),
         ({"on_finish": "remove"}, "on_finish: Input should be 'delete', 'delete_on_success' or 'keep'"),
     ],
 )
