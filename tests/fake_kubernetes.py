@@ -1,9 +1,9 @@
 """A small part of a Kubernetes API on the loopback interface, for what a real one cannot be made to do on demand.
 
-It lists and watches pods, lists Jobs and serves logs, of one namespace, and can cut connections, forget versions and
-answer with errors. It leaves out: all other verbs and kinds, authentication, TLS, label selectors other than equality,
-bookmarks, paging, and ``sinceSeconds``: a log always comes from its beginning. Nothing runs: pods and Jobs are what the
-test says they are. The real one is in ``tests/cluster``.
+It lists and watches pods, lists Jobs and serves logs, of one namespace, and can cut connections, forget versions,
+change its token and answer with errors. It leaves out: all other verbs and kinds, any other authentication, TLS, label
+selectors other than equality, bookmarks, paging, and ``sinceSeconds``: a log always comes from its beginning. Nothing
+runs: pods and Jobs are what the test says they are. The real one is in ``tests/cluster``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class FakeKubernetes:
 
     :param asked: all requests.
     :param status: the status to answer a request with instead of what was asked for, or ``None``.
+    :param token: what whoever asks must have to show, if not empty.
     :param watch_seconds: how long a watch is kept open, if not as long as it was asked for.
     :param logs: the log's lines, with their times, by pod and container.
     :param cut_logs: for each further request for a log, the number of bytes after which the connection is cut.
@@ -44,6 +45,7 @@ class FakeKubernetes:
     namespace: str = "models"
     asked: list[Asked] = field(default_factory=list)
     status: Callable[[Asked], int | None] = lambda asked: None
+    token: str = ""
     watch_seconds: float | None = None
     logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     cut_logs: list[int] = field(default_factory=list)
@@ -66,7 +68,7 @@ class FakeKubernetes:
             "current-context": "fake",
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
             "clusters": [{"name": "fake", "cluster": {"server": f"http://127.0.0.1:{self._port}"}}],
-            "users": [{"name": "fake", "user": {}}],
+            "users": [{"name": "fake", "user": {"token": self.token} if self.token else {}}],
         }
 
     @property
@@ -130,7 +132,8 @@ class FakeKubernetes:
             kind = "watch" if request.query.get("watch") in ("true", "True") else "pods"
         asked = Asked(kind, dict(request.query))
         self.asked.append(asked)
-        status = self.status(asked)
+        known = not self.token or request.headers.get("Authorization") == f"Bearer {self.token}"
+        status = self.status(asked) if known else 401
         if status:
             said = {"kind": "Status", "code": status, "reason": "Refused", "message": f"{kind} refused"}
             return web.json_response(said, status=status)

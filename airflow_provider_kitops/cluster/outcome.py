@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from typing import Any, Self
 
 from airflow_provider_kitops.cluster.job import KILLED, TERMINATED
@@ -19,6 +20,7 @@ from airflow_provider_kitops.cluster.reading import (
     container_states,
     created,
     status_of,
+    time_of,
 )
 from airflow_provider_kitops.workload.metrics import readable
 from airflow_provider_kitops.workload.mounts import PUBLISH, WORK
@@ -82,14 +84,14 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
     :param retry_exit_codes: exit codes of the program after which another try is worth it.
     """
     if job is None:
-        return Outcome("JobDeleted", "The Job was deleted by somebody else before it ended.", retry=True)
+        return _deleted(pods, retry_exit_codes)
     conditions = conditions_of(job)
     if "Complete" in conditions:
         return _published(pods)
     failed = conditions.get("Failed")
     if failed is None:
         if job["metadata"].get("deletionTimestamp"):
-            return outcome_of(None, pods)
+            return _deleted(pods, retry_exit_codes)
         return None
     if failed.get("reason") == "DeadlineExceeded":
         limit = job["spec"].get("activeDeadlineSeconds")
@@ -124,6 +126,30 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
     return None
 
 
+def _deleted(pods: Sequence[Json], retry_exit_codes: Sequence[int]) -> Outcome:
+    """How a Job ended that is gone: it may have done its work, or failed for good, before that was seen."""
+    published = _published(pods)
+    if published.succeeded:
+        return published
+    last = max(pods, key=created, default=None)
+    found = failure_of(last, retry_exit_codes=retry_exit_codes) if last else None
+    # A program may end with any code when it is told to, which the deletion did.
+    if last and found and not found.retry and _ended_before_its_deletion(last):
+        return found
+    return Outcome("JobDeleted", "The Job was deleted by somebody else before it ended.", retry=True)
+
+
+def _ended_before_its_deletion(pod: Json) -> bool:
+    """Whether a container failed before the pod was told to end."""
+    deleted = time_of(pod["metadata"].get("deletionTimestamp"))
+    if deleted is None:
+        return True
+    told = deleted - timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+    failed = (state.get("terminated") or {} for _, state in container_states(pod))
+    times = [time_of(each.get("finishedAt")) for each in failed if each.get("exitCode")]
+    return any(each < told for each in times if each)
+
+
 def _published(pods: Sequence[Json]) -> Outcome:
     for pod in sorted(pods, key=created, reverse=True):
         for container, state in container_states(pod):
@@ -152,6 +178,9 @@ def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes:
             f"{container} used more memory than {limit} and was killed (exit code {code}).{more}",
             retry=False,
         )
+    if reason in ("Unknown", "ContainerStatusUnknown"):
+        # What the container runtime, or the kubelet, says after it was restarted (with an exit code of its own).
+        return outcome("Lost", f"{container} was lost: its node was restarted, or knows no more of it.", retry=True)
     if reason in ("StartError", "ContainerCannotRun"):
         return outcome("CannotStart", f"{container} could not be started: {_line(said)}", retry=False)
     if container != WORK:

@@ -54,8 +54,8 @@ def job_of(pod: Json) -> str:
 
 
 def created(thing: Json) -> datetime:
-    """When it was made; very long ago if that is not known."""
-    return time_of(thing["metadata"].get("creationTimestamp")) or datetime.min.replace(tzinfo=UTC)
+    """When it was made; now, if that is not known."""
+    return time_of(thing["metadata"].get("creationTimestamp")) or datetime.now(UTC)
 
 
 def time_of(text: Any) -> datetime | None:

@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import LOGGED
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
+from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._logs import Logs
 from airflow_provider_kitops.triggers._watch import View, watching
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.workload.progress import WorkloadProgress
 
 _LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
-_QUIET_SECONDS = 30.0  # that a pod may take to start without a word about it
+_LOG_SECONDS_GIVEN_UP = 2.0  # the same where containers may still run
+_QUIET_SECONDS = 30.0  # that a pod may take to be made, to start or to end without a word about it
 _MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
 
 
@@ -40,7 +42,7 @@ class Followed:
 
 
 async def follow_job(
-    hook: AsyncKubernetesHook,
+    hook: AsyncKubernetesHook | Callable[[], AsyncKubernetesHook],
     namespace: str,
     name: str,
     settings: JobSettings,
@@ -52,19 +54,20 @@ async def follow_job(
 
     May be cancelled and called again, by another process too: the log goes on about where it was.
 
-    :param hook: reaches the cluster.
+    :param hook: makes what reaches the cluster: once, and anew if credentials are refused.
     :param settings: how long is waited for what.
     :param write: gets each line of the log, and what happens to the Job.
     :param deadline: time (Unix) after which the Job is given up, whatever it does.
     """
-    async with watching(hook, namespace, name) as view:
+    cluster = ClusterConnection(hook if callable(hook) else lambda: hook)
+    async with watching(cluster, namespace, name) as view:
         following = _Following(view, settings, write, deadline)
         while not view.listed:
-            if following.too_late():
-                return Followed(following.too_late_outcome())
+            if given_up := following.given_up():
+                return Followed(given_up)
             await following.change()
-        logs = Logs(hook, namespace, write, _logged_until(view))
-        mark = asyncio.create_task(_mark(hook, namespace, name, logs))
+        logs = Logs(cluster, namespace, write, _logged_until(view))
+        mark = asyncio.create_task(_mark(cluster, namespace, name, logs))
         try:
             while True:
                 logs.see(view.pods)
@@ -72,7 +75,8 @@ async def follow_job(
                 if outcome is not None:
                     break
                 await following.change()
-            await logs.finish(_LOG_SECONDS)
+            seconds = _LOG_SECONDS_GIVEN_UP if outcome.given_up else _LOG_SECONDS
+            await logs.finish(seconds, running=outcome.given_up)
             return Followed(outcome, logs.progress)
         finally:
             mark.cancel()
@@ -94,14 +98,12 @@ class _Following:
         if found:
             return found
         self._tell_failures(pods)
-        if self.too_late():
-            return self.too_late_outcome()
-        waiting = waiting_for(job, pods, self.settings) if job else None
-        if waiting and waiting.reason == "ImagePull":
-            # Kubernetes tells since when the image is wanted. What counts is since when it cannot be had.
-            before = self.waiting if self.waiting and self.waiting.reason == "ImagePull" else None
-            waiting = replace(waiting, since=before.since if before else datetime.now(UTC))
+        if given_up := self.given_up():
+            return given_up
         now = datetime.now(UTC)
+        waiting = None
+        if job and self.view.pods_listed:
+            waiting = waiting_for(job, pods, self.settings, before=self.waiting, now=now)
         if waiting and self.told_waiting != waiting.message and _is_news(waiting, now):
             self.told_waiting = waiting.message
             self.write(waiting.message)
@@ -111,12 +113,15 @@ class _Following:
             return waiting.given_up(now)
         return None
 
-    def too_late(self) -> bool:
-        """Whether the task's time is over."""
-        return self.deadline is not None and time.time() >= self.deadline
-
-    def too_late_outcome(self) -> Outcome:
-        return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
+    def given_up(self) -> Outcome | None:
+        """The outcome, where the Job is waited for no longer, whatever it does."""
+        if self.deadline is not None and time.time() >= self.deadline:
+            return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
+        if self.view.refused:
+            text = f"The cluster does not let Airflow see the Job: {self.view.refused}."
+            more = "The page on Kubernetes lists what its account must be allowed."
+            return Outcome("Forbidden", f"{text} {more}", retry=True, given_up=True)
+        return None
 
     async def change(self) -> None:
         """Wait until something has changed, or is to be decided."""
@@ -146,8 +151,8 @@ class _Following:
 
 
 def _is_news(waiting: Waiting, now: datetime) -> bool:
-    """Whether a person wants to know. That a pod is being started is none at first."""
-    return waiting.reason != "Starting" or (now - waiting.since).total_seconds() > _QUIET_SECONDS
+    """Whether a person wants to know. What is so with every pod is none at first."""
+    return not waiting.usual or (now - waiting.since).total_seconds() > _QUIET_SECONDS
 
 
 def _logged_until(view: View) -> datetime | None:
@@ -159,7 +164,7 @@ def _logged_until(view: View) -> datetime | None:
     return found if found.tzinfo else None
 
 
-async def _mark(hook: AsyncKubernetesHook, namespace: str, name: str, logs: Logs) -> None:
+async def _mark(cluster: ClusterConnection, namespace: str, name: str, logs: Logs) -> None:
     """Note on the Job how far its log has been read, for whoever follows it after this process."""
     from kubernetes_asyncio import client
 
@@ -170,6 +175,6 @@ async def _mark(hook: AsyncKubernetesHook, namespace: str, name: str, logs: Logs
             continue
         body = {"metadata": {"annotations": {LOGGED: logs.until.isoformat()}}}
         with suppress(Exception):  # it only spares somebody lines that were read before
-            async with hook.get_conn() as connection:
+            async with cluster.open() as connection:
                 await client.BatchV1Api(connection).patch_namespaced_job(name, namespace, body)
             marked = logs.until

@@ -13,7 +13,7 @@ from airflow_provider_kitops.cluster.reading import container_states
 from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
 
 if TYPE_CHECKING:
-    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+    from airflow_provider_kitops.triggers._connection import ClusterConnection
 
 log = logging.getLogger(__name__)
 
@@ -21,22 +21,23 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 30, 300  # after so long without a byte the
 _LINE_LIMIT = 16 * 1024  # characters; a longer line is shown in pieces
 _PROGRESS_SECONDS = 10.0  # between two lines of progress
 _AGAIN_SECONDS, _LONGEST_WAIT = 1.0, 30.0  # before a log is asked for again
+_TRIES = 5  # with credentials that are refused
 _CLOCKS_APART = 60.0  # seconds that a node's clock may be before ours; what is read again for it is not written again
 
 
 class Logs:
     """Follows every container of a Job's pods.
 
-    :param hook: reaches the cluster.
+    :param cluster: how it is reached.
     :param namespace: the pods' namespace.
     :param write: gets each line.
     :param since: lines up to then have been written before.
     """
 
     def __init__(
-        self, hook: AsyncKubernetesHook, namespace: str, write: Callable[[str], None], since: datetime | None = None
+        self, cluster: ClusterConnection, namespace: str, write: Callable[[str], None], since: datetime | None = None
     ) -> None:
-        self.hook, self.namespace, self.write, self.since = hook, namespace, write, since
+        self.cluster, self.namespace, self.write, self.since = cluster, namespace, write, since
         #: The last line's time.
         self.until = since
         #: The last progress that a program told.
@@ -54,12 +55,15 @@ class Logs:
                     follow = self._follow(name, container)
                     self._following[name, container] = asyncio.create_task(follow)
 
-    async def finish(self, seconds: float) -> None:
-        """Read what is left, but no longer than ``seconds``."""
+    async def finish(self, seconds: float, *, running: bool = False) -> None:
+        """Read what is left, but no longer than ``seconds``.
+
+        :param running: whether containers may still run, so that no log is expected to come to its end.
+        """
         tasks = list(self._following.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
-            if late:
+            if late and not running:
                 self.write("(the rest of the log could not be read in time)")
         await self.stop()
         self._tell(final=True)
@@ -74,7 +78,7 @@ class Logs:
         from aiohttp import ClientError
         from kubernetes_asyncio.client import ApiException
 
-        seen, wait = _Seen(self.since), _AGAIN_SECONDS
+        seen, wait, refused = _Seen(self.since), _AGAIN_SECONDS, 0
         while True:
             ended = self._ended(pod, container)  # known before it is read: then all that it wrote is in the answer
             try:
@@ -90,7 +94,9 @@ class Logs:
             except ApiException as error:
                 if error.status == 404:
                     return  # the pod is gone, and with it whatever it had left to say
-                if error.status in (401, 403):
+                # Credentials may have been renewed: those of 401 are read anew.
+                refused = refused + 1 if error.status == 401 else 0
+                if error.status == 403 or refused > _TRIES:
                     self.write(f"(the log of {container} may not be read: {error.reason})")
                     return
             except (ClientError, TimeoutError, OSError) as error:
@@ -111,7 +117,7 @@ class Logs:
             # By the node's clock, which need not be ours.
             begin = since - timedelta(seconds=_CLOCKS_APART)
             more["since_seconds"] = max(1, int((datetime.now(UTC) - begin).total_seconds()))
-        async with self.hook.get_conn() as connection:
+        async with self.cluster.open() as connection:
             answer: Any = await client.CoreV1Api(connection).read_namespaced_pod_log(
                 pod,
                 self.namespace,

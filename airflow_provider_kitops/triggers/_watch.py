@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import random
 import time
@@ -22,7 +23,7 @@ from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
 from airflow_provider_kitops.cluster.reading import is_finished, job_of
 
 if TYPE_CHECKING:
-    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+    from airflow_provider_kitops.triggers._connection import ClusterConnection
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _LIST_SECONDS = 30.0  # between two looks at the Jobs while no pod changes
 _SOON_SECONDS = 1.0  # the same at first when a pod has ended and its Job has not yet said what that means
 _STEADY_SECONDS = 10.0  # a watch that lasted so long was none that fails again and again
 _LONGEST_WAIT = 30.0  # between two tries while the API server is away
+_REFUSED_SECONDS = 300.0  # of nothing but 401 and 403, before that is taken for an answer
 _POLL_SECONDS = 10.0  # between two lists of pods where watching them is forbidden
 _FINAL = ("Succeeded", "Failed")
 _SELECTOR = selector(dict(MANAGED_BY))
@@ -45,7 +47,9 @@ class View:
     :param pods: by name. A pod that has been deleted stays as it was last seen.
     :param changed: set when something has changed.
     :param listed: whether ``job`` has been looked for since the view was opened.
+    :param pods_listed: whether its pods have been looked for: if not, that there are none says nothing.
     :param trouble: why it cannot be looked for just now, where that is so for longer than a moment.
+    :param refused: what the cluster has said for minutes, where it does not let the triggerer look for it.
     """
 
     name: str
@@ -53,7 +57,9 @@ class View:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     listed: bool = False
+    pods_listed: bool = False
     trouble: str = ""
+    refused: str = ""
 
     @property
     def unsettled(self) -> bool:
@@ -66,21 +72,23 @@ class View:
 class NamespaceWatch:
     """The pods and Jobs of this package in one namespace, for any number of views.
 
-    :param hook: reaches the cluster.
+    :param cluster: how it is reached.
     :param namespace: the namespace.
     """
 
-    def __init__(self, hook: AsyncKubernetesHook, namespace: str) -> None:
-        self.hook, self.namespace = hook, namespace
+    def __init__(self, cluster: ClusterConnection, namespace: str) -> None:
+        self.cluster, self.namespace = cluster, namespace
         self.views: set[View] = set()
         # The pods that are there, by Job and name, so that a view that is opened later knows them.
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
+        self._pods_listed = False
+        self._refused: dict[str, float] = {}  # what the cluster does not tell, and since when (monotonic)
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self, name: str) -> View:
         """A view of one Job; the first one begins the watch."""
-        view = View(name, pods=dict(self._known.get(name, {})))
+        view = View(name, pods=dict(self._known.get(name, {})), pods_listed=self._pods_listed)
         self.views.add(view)
         if self._tasks:
             self._look.set()
@@ -105,8 +113,9 @@ class NamespaceWatch:
             began = time.monotonic()
             failed: Exception | None = None
             try:
-                async with self.hook.get_conn() as connection:
+                async with self.cluster.open() as connection:
                     version = await self._pods(connection)
+                    self._answered("pods")
                     if not poll:
                         await self._stream(connection, version)
             except asyncio.CancelledError:
@@ -118,6 +127,8 @@ class NamespaceWatch:
                 poll = True
                 log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
                 continue
+            if failed:
+                self._answered("pods", failed)
             if poll and failed is None:
                 failures = 0
                 await asyncio.sleep(_POLL_SECONDS)
@@ -145,7 +156,11 @@ class NamespaceWatch:
             self._known[job] = {name: pod for name, pod in pods.items() if name in there}
             if not self._known[job]:
                 del self._known[job]
+        self._pods_listed = True
         for view in self.views:
+            if not view.pods_listed:
+                view.pods_listed = True
+                view.changed.set()
             for name, pod in list(view.pods.items()):
                 if name not in there and not pod["deleted"]:
                     view.pods[name] = _gone(pod)
@@ -180,6 +195,8 @@ class NamespaceWatch:
         for view in self.views:
             if view.name != job:
                 continue
+            if view.job and is_finished(view.job):
+                continue  # its pods were looked at after it had: what the watch tells later is older
             view.pods[name] = kept
             view.changed.set()
             if deleted or _ended(pod):
@@ -192,13 +209,16 @@ class NamespaceWatch:
             try:
                 await self._jobs()
                 failures = 0
+                self._answered("jobs")
                 self._tell("")
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 failures += 1
+                self._answered("jobs", error)
                 if failures > 1:
-                    self._tell(f"The cluster gives no answer about the Job, and is asked again: {_said(error)}")
+                    says = "does not let Airflow see" if _is_refusal(error) else "gives no answer about"
+                    self._tell(f"The cluster {says} the Job, and is asked again: {_said(error)}")
                 await self._wait(failures, error)
                 continue
             wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
@@ -215,18 +235,25 @@ class NamespaceWatch:
         from kubernetes_asyncio import client
 
         asked = list(self.views)
-        async with self.hook.get_conn() as connection:
+        async with self.cluster.open() as connection:
             answer = await client.BatchV1Api(connection).list_namespaced_job(
                 self.namespace, label_selector=_SELECTOR, _preload_content=False
             )
             found = {job["metadata"]["name"]: job for job in (await _read(answer)).get("items") or []}
+            failed: Exception | None = None
             for view in asked:
                 job = found.get(view.name)
                 if job and is_finished(job) and not (view.job and is_finished(view.job)):
-                    await self._last_look(connection, view)
+                    try:
+                        await self._last_look(connection, view)
+                    except client.ApiException as error:
+                        failed = error  # the others need not wait for this one
+                        continue
                 if job != view.job or not view.listed:
                     view.job, view.listed = job, True
                     view.changed.set()
+            if failed:
+                raise failed
 
     async def _last_look(self, connection: Any, view: View) -> None:
         """Take note of how the pods of a Job ended, before the view tells that it has.
@@ -249,6 +276,17 @@ class NamespaceWatch:
                 view.trouble = trouble
                 view.changed.set()
 
+    def _answered(self, what: str, error: Exception | None = None) -> None:
+        """Take note of what came of asking for ``what``: to be refused may pass, but not for long."""
+        if error is None or not _is_refusal(error):
+            self._refused.pop(what, None)
+            return
+        now = time.monotonic()
+        if now - self._refused.setdefault(what, now) >= _REFUSED_SECONDS:
+            for view in self.views:
+                view.refused = _said(error)
+                view.changed.set()
+
     async def _wait(self, failures: int, error: Exception | None) -> None:
         wait = min(2.0 ** min(failures - 1, 10), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
         if error:
@@ -261,15 +299,15 @@ _watches: dict[tuple[Any, ...], NamespaceWatch] = {}
 
 
 @asynccontextmanager
-async def watching(hook: AsyncKubernetesHook, namespace: str, name: str) -> AsyncIterator[View]:
+async def watching(cluster: ClusterConnection, namespace: str, name: str) -> AsyncIterator[View]:
     """A view of the Job ``name``, on the one watch that this process has for its namespace.
 
-    :param hook: how the cluster is reached, if nobody watches the namespace yet.
+    :param cluster: how it is reached, if nobody watches the namespace yet.
     """
-    key = (asyncio.get_running_loop(), hook.conn_id, namespace)
+    key = (asyncio.get_running_loop(), cluster.hook.conn_id, namespace)
     watch = _watches.get(key)
     if watch is None:
-        watch = _watches[key] = NamespaceWatch(hook, namespace)
+        watch = _watches[key] = NamespaceWatch(cluster, namespace)
     view = watch.open(name)
     try:
         yield view
@@ -284,9 +322,17 @@ async def _read(answer: Any) -> dict[str, Any]:
 
     if answer.status >= 400:
         text = (await answer.read()).decode(errors="replace")
-        raise ApiException(status=answer.status, reason=f"{answer.reason}: {text[:300]}")
+        try:
+            said = str(json.loads(text)["message"])
+        except (ValueError, LookupError, TypeError):
+            said = text
+        raise ApiException(status=answer.status, reason=f"{answer.reason}: {said[:300]}")
     found: dict[str, Any] = await answer.json()
     return found
+
+
+def _is_refusal(error: Exception) -> bool:
+    return getattr(error, "status", None) in (401, 403)
 
 
 def _gone(pod: dict[str, Any]) -> dict[str, Any]:
@@ -298,7 +344,7 @@ def _gone(pod: dict[str, Any]) -> dict[str, Any]:
 def _kept(pod: dict[str, Any]) -> dict[str, Any]:
     """Of a pod, what is ever looked at: there may be many, and their specifications are long."""
     metadata, spec = pod["metadata"], pod.get("spec") or {}
-    kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp")
+    kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
     def container(each: dict[str, Any]) -> dict[str, Any]:
         return {key: each[key] for key in ("name", "image", "resources") if key in each}
@@ -320,4 +366,6 @@ def _ended(pod: dict[str, Any]) -> bool:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    status, reason = getattr(error, "status", None), getattr(error, "reason", None)
+    text = f"{status} {reason}" if status and reason else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__

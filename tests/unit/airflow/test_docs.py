@@ -298,7 +298,8 @@ def pod_with(**status: Any) -> dict[str, Any]:
     resources = {"limits": {"memory": "16Gi"}}
     work = {"name": "work", "image": "harbor.example.com/team/train@sha256:1f…", "resources": resources}
     metadata = {"name": "fine-tune-1a2b3c4d-1-x7k2p", "creationTimestamp": "2026-11-21T10:00:00Z"}
-    return {"metadata": metadata, "spec": {"initContainers": [work], "containers": []}, "status": status}
+    spec = {"nodeName": "node-7", "initContainers": [work], "containers": []}
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def of_pod(pod: dict[str, Any]) -> Outcome | None:
@@ -337,9 +338,9 @@ def told(error: str, *, transient: bool) -> str:
     return json.dumps({"error": error, "transient": transient})
 
 
-async def past_execution_timeout() -> Outcome | None:
-    view = View("x", job={"metadata": {}, "spec": {}, "status": {}})
-    return _Following(view, JobSettings(), lambda line: None, deadline=1.0).outcome()
+async def followed(*, deadline: float | None = None, refused: str = "") -> Outcome | None:
+    view = View("x", job={"metadata": {}, "spec": {}, "status": {}}, refused=refused)
+    return _Following(view, JobSettings(), lambda line: None, deadline).outcome()
 
 
 def examples() -> list[Outcome | Waiting | None]:
@@ -348,6 +349,9 @@ def examples() -> list[Outcome | Waiting | None]:
     done = pod_with(containerStatuses=[{"name": "publish", "state": {"terminated": published}}])
     mute = pod_with(containerStatuses=[{"name": "publish", "state": {"terminated": {"exitCode": 0}}}])
     suspended = {"metadata": {}, "spec": {"suspend": True}}
+    begun = {"metadata": {"namespace": "training", "name": "fine-tune-1a2b3c4d-1"}, "spec": {}}
+    ending = pod_with(phase="Running")
+    ending["metadata"]["deletionTimestamp"] = "2026-11-21T11:00:00Z"
     refused = "Cannot push to harbor.example.com/news/classifier: the registry answers 403."
     full = 'Usage of EmptyDir volume "scratch" exceeds the limit "50Gi".'
     away = "harbor.example.com does not answer: connection refused."
@@ -374,9 +378,13 @@ def examples() -> list[Outcome | Waiting | None]:
         of_pod(pod_with(phase="Failed", reason="Evicted", message=full)),
         of_pod(pod_with(phase="Failed", message="Pod was terminated in response to imminent node shutdown.")),
         outcome_of(job_with("Failed", reason="DeadlineExceeded"), []),
-        asyncio.run(past_execution_timeout()),
+        asyncio.run(followed(deadline=1.0)),
         outcome_of(job_with("Failed", message="Job has reached the specified backoff limit"), []),
         outcome_of(None, []),
+        of_pod(ended("work", 255, reason="Unknown")),
+        given_up(waiting_for(begun, [], JobSettings())),
+        given_up(waiting_for(begun, [ending], JobSettings())),
+        asyncio.run(followed(refused="403 Forbidden: jobs.batch is forbidden")),
     ]
 
 
@@ -408,7 +416,7 @@ def pod() -> dict[str, Any]:
         spec,
         JobSettings(gpu=1, cache={"persistentVolumeClaim": {"claimName": "cache"}}),
         task=TaskKey("dag", "run", "task"),
-        attempt="1",
+        name="fine-tune-1",
         namespace="training",
         steps_image=spec.image,
         files={},

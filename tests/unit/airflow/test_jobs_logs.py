@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
 from airflow_provider_kitops.triggers import _logs
+from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._logs import Logs, _cut, _Seen
 from airflow_provider_kitops.workload.progress import WorkloadProgress
 from tests.fake_kubernetes import FakeKubernetes, fake_kubernetes
@@ -110,7 +111,7 @@ def test_a_line_is_cut_between_characters(text: str) -> None:
 
 
 def unconnected(write: Callable[[str], None]) -> Logs:
-    return Logs(AsyncKubernetesHook(conn_id=None, config_dict={"x": 1}), "models", write)
+    return Logs(ClusterConnection(lambda: AsyncKubernetesHook(conn_id=None, config_dict={"x": 1})), "models", write)
 
 
 class TestLine:
@@ -175,8 +176,8 @@ def on_a_fake(
 
     async def run() -> None:
         async with fake_kubernetes() as fake:
-            hook = AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig)
-            logs = Logs(hook, fake.namespace, lines.append, since)
+            cluster = ClusterConnection(lambda: AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig))
+            logs = Logs(cluster, fake.namespace, lines.append, since)
             try:
                 await asyncio.wait_for(test(fake, logs, lines), 30)
             finally:
@@ -257,6 +258,29 @@ def test_a_log_that_may_not_be_read_is_told_once() -> None:
     assert "log refused" in line
 
 
+def test_credentials_that_were_renewed_are_read_anew() -> None:
+    async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+        fake.logs["p", "work"] = log_of("here")
+        fake.token = "another"
+        logs.see(pods_of(work="terminated"))
+        await logs.finish(10)
+        assert fake.count("log") == 2
+
+    assert on_a_fake(test) == ["[work] here"]
+
+
+def test_credentials_that_stay_refused_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_logs, "_LONGEST_WAIT", 0.02)
+
+    async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+        fake.status = lambda asked: 401
+        logs.see(pods_of(work="running"))
+        await logs.finish(10)
+
+    (line,) = on_a_fake(test)
+    assert line.startswith("(the log of work may not be read: ")
+
+
 def test_the_log_of_a_pod_that_is_gone_ends() -> None:
     async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
         logs.see(pods_of(work="running"))
@@ -287,16 +311,25 @@ def test_the_rest_of_a_log_is_not_waited_for_without_end() -> None:
     assert on_a_fake(test) == ["(the rest of the log could not be read in time)"]
 
 
+def test_a_log_that_goes_on_is_left_without_a_word() -> None:
+    async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+        fake.logs["p", "work"] = log_of("here")
+        logs.see(pods_of(work="running"))
+        await logs.finish(0.3, running=True)
+
+    assert on_a_fake(test) == ["[work] here"]
+
+
 def test_credentials_that_cannot_be_had_now_end_no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
-        usual, failures = logs.hook.get_conn, iter(range(2))
+        usual, failures = logs.cluster.hook.get_conn, iter(range(2))
 
         def get_conn() -> Any:
             if next(failures, None) is not None:
                 raise RuntimeError("no token")
             return usual()
 
-        monkeypatch.setattr(logs.hook, "get_conn", get_conn)
+        monkeypatch.setattr(logs.cluster.hook, "get_conn", get_conn)
         fake.logs["p", "work"] = log_of("here")
         logs.see(pods_of(work="terminated"))
         await logs.finish(10)

@@ -12,6 +12,7 @@ from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHo
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY
 from airflow_provider_kitops.triggers import _watch
+from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._watch import NamespaceWatch, View, _kept, watching
 from tests.fake_kubernetes import Asked, FakeKubernetes, fake_kubernetes
 
@@ -34,8 +35,8 @@ def job(name: str, *conditions: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": dict(MANAGED_BY)}, "spec": {}, "status": {"conditions": found}}
 
 
-def hook_of(fake: FakeKubernetes) -> AsyncKubernetesHook:
-    return AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig)
+def cluster_of(fake: FakeKubernetes) -> ClusterConnection:
+    return ClusterConnection(lambda: AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig))
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -48,7 +49,7 @@ async def until(condition: Callable[[], Any]) -> None:
 def on_a_fake(test: Callable[[FakeKubernetes, NamespaceWatch], Awaitable[None]]) -> None:
     async def run() -> None:
         async with fake_kubernetes() as fake:
-            watch = NamespaceWatch(hook_of(fake), fake.namespace)
+            watch = NamespaceWatch(cluster_of(fake), fake.namespace)
             try:
                 await asyncio.wait_for(test(fake, watch), 30)
             finally:
@@ -206,14 +207,14 @@ def test_an_api_that_answers_again_is_asked_again(kind: str, status: int) -> Non
 
 def test_credentials_that_cannot_be_had_now_may_be_had_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        usual, failures = watch.hook.get_conn, iter(range(4))
+        usual, failures = watch.cluster.hook.get_conn, iter(range(4))
 
         def get_conn() -> Any:
             if next(failures, None) is not None:
                 raise RuntimeError("no token")
             return usual()
 
-        monkeypatch.setattr(watch.hook, "get_conn", get_conn)
+        monkeypatch.setattr(watch.cluster.hook, "get_conn", get_conn)
         view = watch.open("a")
         await until(lambda: view.listed and fake.watches)
 
@@ -251,6 +252,101 @@ def test_a_job_is_not_told_to_have_ended_before_its_pods_are_known() -> None:
         asked = len(fake.asked)
         await asyncio.sleep(0.5)
         assert [each for each in fake.asked[asked:] if JOB_NAME in each.query.get("labelSelector", "")] == []
+
+    on_a_fake(test)
+
+
+def test_what_the_watch_tells_of_a_job_that_has_ended_is_older_than_what_is_known() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a", "Complete"))
+        fake.put_job(job("b"))
+        fake.put_pod(pod("p", "a", "Succeeded"))
+        one, other = watch.open("a"), watch.open("b")
+        await until(lambda: one.listed and other.listed and fake.watches)
+        one.changed.clear()
+        fake.put_pod(pod("p", "a", "Running"))
+        fake.put_pod(pod("q", "b"))
+        await until(lambda: other.pods)
+        assert one.pods["p"]["status"] == {"phase": "Succeeded"}
+        assert not one.changed.is_set()
+
+    on_a_fake(test)
+
+
+def test_a_view_knows_whether_its_pods_have_been_looked_for() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.status = lambda asked: 500 if asked.kind == "pods" else None
+        view = watch.open("a")
+        await until(lambda: view.listed)
+        assert not view.pods_listed
+        view.changed.clear()
+        fake.status = lambda asked: None
+        await until(view.changed.is_set)
+        assert view.pods_listed
+        assert watch.open("b").pods_listed
+
+    on_a_fake(test)
+
+
+def test_a_job_whose_pods_cannot_be_had_holds_up_no_other() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        for name in "abcdefgh":
+            fake.put_job(job(name, "Complete"))
+        mine = f"{JOB_NAME}=a"
+        fake.status = lambda asked: 500 if mine in asked.query.get("labelSelector", "").split(",") else None
+        views = {name: watch.open(name) for name in "abcdefgh"}
+        await until(lambda: all(view.listed for name, view in views.items() if name != "a"))
+        await until(lambda: "500" in views["a"].trouble)
+        assert not views["a"].listed
+        fake.status = lambda asked: None
+        await until(lambda: views["a"].listed)
+
+    on_a_fake(test)
+
+
+def test_credentials_that_were_renewed_are_read_anew() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        view = watch.open("a")
+        await until(lambda: view.listed and fake.watches)
+        fake.token = "another"
+        fake.cut()
+        fake.put_job(job("a"))
+        fake.put_pod(pod("p", "a"))
+        await until(lambda: view.job and view.pods and fake.watches)
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("kind", ["jobs", "pods"])
+@pytest.mark.parametrize("status", [401, 403])
+def test_nothing_but_refusals_for_minutes_is_an_answer(kind: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_REFUSED_SECONDS", 0.5)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.status = lambda asked: status if asked.kind == kind else None
+        begun = time.monotonic()
+        view = watch.open("a")
+        await until(lambda: view.refused)
+        assert time.monotonic() - begun >= 0.5
+        assert view.refused == f"{status} {'Unauthorized' if status == 401 else 'Forbidden'}: {kind} refused"
+        late = watch.open("b")
+        await until(lambda: late.refused)
+
+    on_a_fake(test)
+
+
+def test_a_refusal_now_and_then_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_REFUSED_SECONDS", 0.3)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.watch_seconds = 0.1
+        fake.status = lambda asked: 401 if fake.count(asked.kind) % 2 else None
+        view = watch.open("a")
+        await asyncio.sleep(2)
+        assert not view.refused
+        fake.status = lambda asked: 403 if fake.count(asked.kind) % 2 else 500
+        await asyncio.sleep(1)
+        assert not view.refused
 
     on_a_fake(test)
 
@@ -335,7 +431,7 @@ def test_those_who_ask_by_one_connection_share_a_watch() -> None:
             fake.put_job(job("a"))
 
             async def follow(name: str) -> None:
-                async with watching(hook_of(fake), fake.namespace, name) as view:
+                async with watching(cluster_of(fake), fake.namespace, name) as view:
                     await until(lambda: view.listed and fake.watches)
                     await asyncio.sleep(0.2)
 
@@ -354,7 +450,7 @@ def test_whoever_is_cancelled_leaves_nothing_open() -> None:
         async with fake_kubernetes() as fake:
 
             async def follow() -> None:
-                async with watching(hook_of(fake), fake.namespace, "a") as view:
+                async with watching(cluster_of(fake), fake.namespace, "a") as view:
                     while True:
                         await view.changed.wait()
                         view.changed.clear()

@@ -100,6 +100,34 @@ def test_a_job_that_is_gone_or_going_was_deleted() -> None:
     assert (found.reason, found.retry) == ("JobDeleted", True)
 
 
+def test_a_job_that_is_gone_may_have_published() -> None:
+    _, (pod,) = recorded("complete")
+    found = outcome(Recording(None, [pod]))  # type: ignore[arg-type]
+    assert (found.succeeded, found.result["digest"]) == (True, DIGEST)
+    job, _ = recorded("running")
+    job["metadata"]["deletionTimestamp"] = "2026-11-21T20:00:00Z"
+    assert outcome(Recording(job, [pod])).succeeded
+
+
+def test_a_job_that_is_gone_may_have_failed_for_good() -> None:
+    _, (pod,) = recorded("exit_3")
+    ended = state(pod, "work")["terminated"]
+    ended["finishedAt"] = "2026-11-21T20:00:00Z"
+    gone = Recording(None, [pod])  # type: ignore[arg-type]
+    assert outcome(gone).reason == "ProgramFailed"
+    # A day later it is removed with its Job.
+    pod["metadata"] |= {"deletionTimestamp": "2026-11-22T20:00:00Z", "deletionGracePeriodSeconds": 0}
+    assert outcome(gone).reason == "ProgramFailed"
+    assert outcome(gone, retry_exit_codes=(3,)).reason == "JobDeleted"
+    # It ended because it was told to.
+    pod["metadata"] |= {"deletionTimestamp": "2026-11-21T20:02:00Z", "deletionGracePeriodSeconds": 120}
+    assert outcome(gone).reason == "JobDeleted"
+    evicted = recorded("evicted").pods[0]
+    evicted["metadata"]["creationTimestamp"] = "2030-01-01T00:00:00Z"
+    del pod["metadata"]["deletionTimestamp"]
+    assert outcome(Recording(None, [pod, evicted])).reason == "JobDeleted"  # type: ignore[arg-type]
+
+
 def test_a_job_that_completed_before_it_was_deleted_did_complete() -> None:
     job, pods = recorded("complete")
     job["metadata"]["deletionTimestamp"] = "2026-11-21T20:00:00Z"
@@ -125,6 +153,16 @@ def test_too_much_memory_is_told_with_the_limit_and_not_tried_again() -> None:
     assert "work used more memory than its limit of 16Gi" in found.message
     del pod["spec"]
     assert "more memory than its node had" in outcome(Recording(job, [pod])).message
+
+
+@pytest.mark.parametrize(("reason", "code"), [("Unknown", 255), ("ContainerStatusUnknown", 137)])
+def test_a_container_whose_node_was_restarted_is_lost(reason: str, code: int) -> None:
+    job, (pod,) = recorded("exit_3")
+    state(pod, "work")["terminated"].update(reason=reason, exitCode=code, message="")
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.retry, found.container, found.exit_code) == ("Lost", True, "work", code)
+    state(pod, "work")["terminated"]["reason"] = "Error"
+    assert outcome(Recording(job, [pod])).reason in ("ProgramFailed", "Killed")
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,65 @@ def test_what_runs_or_has_ended_waits_for_nothing(name: str) -> None:
     assert waiting_for(*recorded(name), SETTINGS) is None
 
 
-def test_a_job_without_a_pod_yet_waits_for_nothing_that_is_known() -> None:
+def asked(job: Any, pods: list[Any], **more: Any) -> Waiting:
+    found = waiting_for(job, pods, SETTINGS, **more)
+    assert found is not None
+    assert "\n" not in found.message
+    return found
+
+
+NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
+
+
+def test_a_job_that_gets_no_pod_is_waited_for_since_that_was_seen() -> None:
     job, _ = recorded("running")
-    assert waiting_for(job, [], SETTINGS) is None
+    first = asked(job, [], now=NOW)
+    assert (first.reason, first.since, first.patience, first.retry) == ("NoPod", NOW, 1000, True)
+    assert first.usual
+    assert "kubectl describe job running-" in first.message
+    later = asked(job, [], now=NOW + timedelta(seconds=700), before=first)
+    assert later.since == NOW
+    outcome = later.given_up(NOW + timedelta(seconds=1000))
+    assert (outcome.reason, outcome.retry, outcome.given_up) == ("NoPod", True, True)
+    job["metadata"]["namespace"] = "models"
+    assert "kubectl --namespace models describe job running-" in asked(job, []).message
+
+
+@pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Running"}])
+def test_between_two_pods_kubernetes_is_given_its_own_time(gone: dict[str, Any]) -> None:
+    job, (pod,) = recorded("running")
+    pod["status"].update(gone)
+    pod["deleted"] = gone["phase"] == "Running"
+    found = asked(job, [pod])
+    assert (found.reason, found.patience) == ("NoPod", 1600)
+    assert "no other pod" in found.message
+
+
+def test_a_job_whose_pod_succeeded_waits_for_nothing() -> None:
+    job, (pod,) = recorded("running")
+    pod["status"]["phase"] = "Succeeded"
+    assert waiting_for(job, [pod], SETTINGS) is None
+
+
+def test_a_pod_that_does_not_end_is_waited_for_since_it_was_to_end() -> None:
+    job, (pod,) = recorded("running")
+    pod["metadata"]["deletionTimestamp"] = "2026-11-21T21:02:00Z"  # with the grace period
+    found = asked(job, [pod], now=NOW)
+    assert (found.reason, found.since, found.usual) == ("Terminating", at("2026-11-21T21:02:00+00:00"), True)
+    assert found.left(NOW) == 1120
+    assert "does not end: node-1 does not answer" in found.message
+    outcome = found.given_up(NOW + timedelta(seconds=1120))
+    assert (outcome.retry, outcome.given_up) == (True, True)
+    assert outcome.message.endswith("(waited 1000 s)")
+    pod["deleted"] = True
+    assert asked(job, [pod]).reason == "NoPod"
+
+
+def test_a_pod_that_does_not_end_is_no_matter_where_another_runs() -> None:
+    job, (old,) = recorded("running")
+    _, (new,) = recorded("running")
+    old["metadata"]["deletionTimestamp"] = "2026-11-21T21:02:00Z"
+    assert waiting_for(job, [old, new], SETTINGS) is None
 
 
 @pytest.mark.parametrize(("name", "retry"), [("no_image", True), ("no_node", True), ("no_secret", False)])
@@ -77,25 +133,14 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_an_image_is_waited_for_since_the_container_before_it_ended() -> None:
-    _, (pod,) = recorded("no_image")
-    assert waiting("no_image").since == at(state(pod, "fetch")["terminated"]["finishedAt"])
-
-
-def test_the_wait_for_a_node_is_no_wait_for_an_image() -> None:
-    job, (pod,) = recorded("no_image")
-    pod["metadata"]["creationTimestamp"] = "2026-11-21T08:00:00Z"
-    pod["status"]["startTime"] = "2026-11-21T20:00:00Z"
-    state(pod, "work")["waiting"] = {"reason": "PodInitializing"}
-    statuses = pod["status"]["initContainerStatuses"]
-    statuses[0]["state"] = {"waiting": {"reason": "ErrImagePull", "message": "502"}}
-    found = waiting_for(job, [pod], SETTINGS)
-    assert found is not None
-    assert (found.reason, found.since) == ("ImagePull", at("2026-11-21T20:00:00Z"))
-    del pod["status"]["startTime"]
-    found = waiting_for(job, [pod], SETTINGS)
-    assert found is not None
-    assert found.since == at("2026-11-21T08:00:00Z")
+@pytest.mark.parametrize("name", ["no_image", "no_secret"])
+def test_a_trouble_is_waited_for_since_it_was_seen(name: str) -> None:
+    job, pods = recorded(name)
+    first = asked(job, pods, now=NOW)
+    assert first.since == NOW
+    assert asked(job, pods, now=NOW + timedelta(seconds=50), before=first).since == NOW
+    other = Waiting("Starting", "Pod p is being started.", NOW)
+    assert asked(job, pods, now=NOW + timedelta(seconds=50), before=other).since == NOW + timedelta(seconds=50)
 
 
 def test_a_pod_that_only_starts_is_waited_for_as_long_as_for_a_node() -> None:
@@ -106,11 +151,24 @@ def test_a_pod_that_only_starts_is_waited_for_as_long_as_for_a_node() -> None:
     assert found is not None
     assert (found.reason, found.since, found.patience) == ("Starting", at(fetch), 1000)
     assert "starts its next container" in found.message
+    assert found.usual
     pod["status"] = {"phase": "Pending"}
     found = waiting_for(job, [pod], SETTINGS)
     assert found is not None
     assert found.message.endswith("is being started.")
     assert found.since == at(pod["metadata"]["creationTimestamp"])
+
+
+def test_the_wait_for_a_node_is_no_wait_for_a_container() -> None:
+    job, (pod,) = recorded("no_image")
+    pod["metadata"]["creationTimestamp"] = "2026-11-21T08:00:00Z"
+    placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-11-21T19:59:59Z"}
+    pod["status"] = {"phase": "Pending", "conditions": [placed], "startTime": "2026-11-21T20:00:00Z"}
+    assert asked(job, [pod]).since == at("2026-11-21T20:00:00Z")
+    del pod["status"]["startTime"]  # its kubelet has not answered
+    assert asked(job, [pod]).since == at("2026-11-21T19:59:59Z")
+    placed["status"] = "False"
+    assert (asked(job, [pod]).reason, asked(job, [pod]).since) == ("Unschedulable", at("2026-11-21T08:00:00Z"))
 
 
 def test_a_gate_is_borne_without_end() -> None:
@@ -122,13 +180,11 @@ def test_a_gate_is_borne_without_end() -> None:
     assert (found.reason, found.patience) == ("SchedulingGated", None)
 
 
-def test_a_pod_that_goes_is_not_waited_for_and_the_newest_counts() -> None:
+def test_the_newest_pod_counts() -> None:
     job, (old,) = recorded("no_node")
     _, (new,) = recorded("running")
     old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
     assert waiting_for(job, [old, new], SETTINGS) is None
-    old["metadata"]["deletionTimestamp"] = "2020-01-01T00:01:00Z"
-    assert waiting_for(job, [old], SETTINGS) is None
 
 
 def test_a_container_of_somebody_else_holds_nothing_up() -> None:

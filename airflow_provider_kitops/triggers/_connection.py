@@ -1,0 +1,35 @@
+"""Connections to a cluster, with credentials that are read anew when they are refused."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+
+class ClusterConnection:
+    """Opens connections by a hook, and by another one after 401: a hook reads its credentials once.
+
+    :param make: makes a hook. A watch that many share asks by the first one's for as long as it lasts.
+    """
+
+    def __init__(self, make: Callable[[], AsyncKubernetesHook]) -> None:
+        self._make = make
+        self.hook = make()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Any]:
+        """A client of the API, for as long as the context lasts."""
+        from kubernetes_asyncio.client import ApiException
+
+        hook = self.hook
+        try:
+            async with hook.get_conn() as client:
+                yield client
+        except ApiException as error:
+            if error.status == 401 and self.hook is hook:
+                self.hook = self._make()
+            raise
