@@ -4,7 +4,7 @@ Run by hand where a cluster for tests can be had (``tests/cluster``): ``python -
 Every Job is one that this package makes. ``fetch`` and ``publish`` are a line of shell each, for what is recorded is
 Kubernetes' account of them, not their work. What is not looked at is left out.
 
-Not recorded is what the cluster for tests does not do: it limits neither memory nor the size of volumes.
+Not recorded is what the cluster for tests does not do: it does not limit the size of volumes, and has one node.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ CASES: dict[str, Case] = {
     "no_result": Case(publish="true"),
     "exit_3": Case("echo 'reading the data'; echo 'ValueError: no rows' >&2; exit 3"),
     "gpu_memory": Case("echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.' >&2; exit 1"),
+    "memory": Case("x=x; while true; do x=$x$x; done", settings={"memory": "24Mi", "backoff_limit": 0}),
     "killed": Case("exit 137", settings={"backoff_limit": 0}),
     "terminated": Case("exit 143", settings={"backoff_limit": 0}),
     "no_such_program": Case(command=("/no/such/program",)),
@@ -101,6 +102,7 @@ CASES: dict[str, Case] = {
     "running": Case(_SLEEP, until=_runs("work")),
     "evicted": Case(_SLEEP, until=_runs("work"), then=_evict),
     "deleted_pod": Case(_SLEEP, settings={"backoff_limit": 0}, until=_runs("work"), then=_delete),
+    "no_pod": Case(settings={"service_account": "missing"}, until=lambda job, _: "startTime" in job.get("status", {})),
     "no_image": Case(
         image=f"registry.invalid/no/such@{_DIGEST}", until=_waits("work", "ErrImagePull", "ImagePullBackOff")
     ),
@@ -172,7 +174,8 @@ def _job(case: Case, image: str, namespace: str, name: str) -> dict[str, Any]:
     pod["initContainers"][0]["command"] = ["sh", "-c", case.fetch]
     pod["containers"][0]["command"] = ["sh", "-c", case.publish]
     for container in (*pod["initContainers"], *pod["containers"]):
-        container["resources"].get("requests", {}).clear()  # the node is small
+        # The node is small. Not cleared: the limits may be the same mapping.
+        container["resources"] = {key: value for key, value in container["resources"].items() if key != "requests"}
     return objects.job
 
 

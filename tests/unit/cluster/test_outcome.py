@@ -27,6 +27,7 @@ def outcome(recording: Recording, **options: Any) -> Outcome:
         ("no_result", "NoResult", False, None, None, "told no digest: nothing"),
         ("exit_3", "ProgramFailed", False, "work", 3, "work ended with exit code 3: "),
         ("gpu_memory", "CudaOutOfMemory", False, "work", 1, "CUDA out of memory. Tried to allocate 2 GiB."),
+        ("memory", "OOMKilled", False, "work", 137, "work used more memory than its limit of 24Mi and was killed"),
         ("killed", "Killed", True, "work", 137, "killed by SIGKILL"),
         ("terminated", "Terminated", True, "work", 143, "ended by SIGTERM"),
         ("no_such_program", "CannotStart", False, "work", 128, "/no/such/program: no such file or directory"),
@@ -141,18 +142,13 @@ def test_a_failed_job_without_pods_says_what_the_job_says() -> None:
     assert "failed with exit code 3" in found.message
 
 
-# What the cluster for tests does not do, as the kubelet's sources have it.
-
-
-def test_too_much_memory_is_told_with_the_limit_and_not_tried_again() -> None:
-    job, (pod,) = recorded("exit_3")
-    pod["spec"]["initContainers"][1]["resources"] = {"limits": {"memory": "16Gi"}}
-    state(pod, "work")["terminated"].update(reason="OOMKilled", exitCode=137, message="")
-    found = outcome(Recording(job, [pod]))
-    assert (found.reason, found.retry) == ("OOMKilled", False)
-    assert "work used more memory than its limit of 16Gi" in found.message
+def test_where_no_limit_is_known_it_was_the_nodes_memory() -> None:
+    job, (pod,) = recorded("memory")
     del pod["spec"]
     assert "more memory than its node had" in outcome(Recording(job, [pod])).message
+
+
+# What the cluster for tests does not do, as the sources of the kubelet and of containerd have it.
 
 
 @pytest.mark.parametrize(("reason", "code"), [("Unknown", 255), ("ContainerStatusUnknown", 137)])

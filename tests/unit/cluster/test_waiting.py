@@ -53,17 +53,18 @@ NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 
 
 def test_a_job_that_gets_no_pod_is_waited_for_since_that_was_seen() -> None:
-    job, _ = recorded("running")
+    job, pods = recorded("no_pod")  # its service account is missing
+    assert pods == []
     first = asked(job, [], now=NOW)
     assert (first.reason, first.since, first.patience, first.retry) == ("NoPod", NOW, 1000, True)
     assert first.usual
-    assert "kubectl describe job running-" in first.message
+    assert "kubectl describe job no-pod-" in first.message
     later = asked(job, [], now=NOW + timedelta(seconds=700), before=first)
     assert later.since == NOW
     outcome = later.given_up(NOW + timedelta(seconds=1000))
     assert (outcome.reason, outcome.retry, outcome.given_up) == ("NoPod", True, True)
     job["metadata"]["namespace"] = "models"
-    assert "kubectl --namespace models describe job running-" in asked(job, []).message
+    assert "kubectl --namespace models describe job no-pod-" in asked(job, []).message
 
 
 @pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Running"}])
