@@ -125,6 +125,17 @@ class Jobs:
         pods: list[dict[str, Any]] = found.get("items") or []
         return pods
 
+    def pods_of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
+        """The pods of a task instance, of whatever Job, that have not ended."""
+        with _errors(f"list the pods in namespace {namespace}"):
+            found = self._plain(
+                _retried(self._hook.core_v1_client.list_namespaced_pod)(
+                    namespace, label_selector=selector({**MANAGED_BY, TASK: label})
+                )
+            )
+        pods: list[dict[str, Any]] = found.get("items") or []
+        return [pod for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
+
     def delete(self, handle: JobHandle) -> None:
         """Delete a Job with its pods, Secret and ConfigMap; one that is gone, or another of its name, is left."""
         from kubernetes.client import V1DeleteOptions, V1Preconditions

@@ -45,6 +45,7 @@ STATE_KEY = "kitops_job"
 FAILURE_KEY = "failure"
 
 _REPOSITORY = "airflow-provider-kitops"  # of the images, below the connection's registry
+_LOOK_SECONDS, _END_SECONDS = 3.0, 30.0  # between looks at pods that end; beyond their grace period
 _LIMITS = ("startup_timeout", "image_pull_timeout", "retry_exit_codes")
 
 
@@ -97,6 +98,7 @@ class KubernetesProgramOperator(ProgramOperator):
             if job is None:
                 self._look_ahead(store, spec)
         if job is None:
+            self._let_end(context, jobs, namespace, settings)
             job = self._start(context, jobs, objects)
             self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
         else:
@@ -242,6 +244,26 @@ class KubernetesProgramOperator(ProgramOperator):
                 else "Name it by digest: NAME@sha256:…"
             )
             raise InvalidInput(f"Cannot find the image {image}: {error.message}", hint=hint) from error
+
+    def _let_end(self, context: Context, jobs: Jobs, namespace: str, settings: JobSettings) -> None:
+        """Wait for pods of an earlier try that are being ended: they write checkpoints where this one would read them.
+
+        :raises ClusterUnavailable: one does not end.
+        """
+        from airflow_provider_kitops.oci.errors import ClusterUnavailable
+
+        if "emptyDir" in settings.checkpoints:
+            return
+        end = time.monotonic() + settings.grace_period + _END_SECONDS
+        while pods := jobs.pods_of_task(namespace, _task_key(context).label):
+            names = ", ".join(pod["metadata"]["name"] for pod in pods)
+            if time.monotonic() > end:
+                raise ClusterUnavailable(
+                    f"Pods of an earlier try do not end: {names} in namespace {namespace}.",
+                    hint="Their node may be lost. Another pod cannot use their checkpoints meanwhile.",
+                )
+            self.log.info("Waiting for pods of an earlier try to end: %s", names)
+            time.sleep(_LOOK_SECONDS)
 
     def _start(self, context: Context, jobs: Jobs, objects: Callable[[str], JobObjects]) -> dict[str, Any]:
         from airflow_provider_kitops.oci.errors import Conflict

@@ -157,12 +157,11 @@ def test_a_training_that_is_evicted_goes_on_at_the_step_it_left(
 
 
 def test_the_example_dag_runs_on_the_cluster(world: World, image: str, dataset: str, tiny: str) -> None:
+    """``base`` and ``dataset`` are found by their tags, the trainer's image by its usual name in the registry."""
     team = f"team-{secrets.token_hex(4)}"
     conf = {
         "model": f"{team}/classifier",
         "predictions": f"{team}/predictions",
-        "base": tiny,
-        "dataset": dataset,
         "steps": 24,
         "training": TRAINING,
         "generation": {"template": TRAINING["template"], "max_length": 48, "max_new_tokens": 4},

@@ -72,17 +72,16 @@ def test_a_kubelet_that_is_away_for_a_moment_costs_nothing(world: World) -> None
 
 
 def test_a_lost_node_has_its_pod_started_again(world: World) -> None:
-    """With one node Kubernetes takes the network for lost, not the node: the taint is the test's."""
-    lost = "node.kubernetes.io/unreachable"
-    toleration = {"key": lost, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+    """Where all nodes are lost Kubernetes takes itself for lost, and taints none: this taint is the test's own."""
+    lost = "example.com/lost"
     run = world.start(
         "once",
         **world.script(_SLOW.format(steps=60), destination="made/node:latest"),
-        job={"tolerations": [toleration], "grace_period": 1},
+        job={"grace_period": 1},
     )
     pod = run.running("work")
     with _without(world, "kubelet"):
-        world.cluster.kubectl("taint", "node", world.cluster.node, f"{lost}:NoExecute", "--overwrite")
+        world.cluster.kubectl("taint", "node", world.cluster.node, f"{lost}=true:NoExecute")
         try:
             world.airflow.wait(
                 "the pod to be taken off the node",
