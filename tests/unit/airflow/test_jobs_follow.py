@@ -190,6 +190,8 @@ def test_that_there_are_no_pods_is_not_believed_before_they_are_looked_for() -> 
         fake.put_pod(pod(work=RUNS))
         fake.status = lambda asked: 500 if asked.kind == "pods" else None
         task = following.begin(startup_timeout=0.3)
+        while fake.count("jobs") < 2 and not task.done():
+            await asyncio.sleep(0.01)
         await asyncio.sleep(1)
         assert not task.done()
         fake.status = lambda asked: None
