@@ -10,8 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
+from tests.cluster.required import missing
 from tests.registry import free_port
 
 _USER = "postgres"  # it refuses to run as root
@@ -26,7 +25,7 @@ def run_postgres(directory: Path) -> Iterator[str]:
     """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if not programs:
-        pytest.skip("needs Debian's postgresql")
+        missing("needs Debian's postgresql, for an Airflow that runs many tasks at once")
     programs_directory = programs[-1].parent
     directory.mkdir(parents=True)
     as_user: list[str] = []

@@ -42,7 +42,7 @@ class Followed:
 
 
 async def follow_job(
-    hook: AsyncKubernetesHook | Callable[[], AsyncKubernetesHook],
+    make_hook: Callable[[], AsyncKubernetesHook],
     namespace: str,
     name: str,
     settings: JobSettings,
@@ -54,12 +54,12 @@ async def follow_job(
 
     May be cancelled and called again, by another process too: the log goes on about where it was.
 
-    :param hook: makes what reaches the cluster: once, and anew if credentials are refused.
+    :param make_hook: makes what reaches the cluster: once, and anew if credentials are refused.
     :param settings: how long is waited for what.
     :param write: gets each line of the log, and what happens to the Job.
     :param deadline: time (Unix) after which the Job is given up, whatever it does.
     """
-    cluster = ClusterConnection(hook if callable(hook) else lambda: hook)
+    cluster = ClusterConnection(make_hook)
     async with watching(cluster, namespace, name) as view:
         following = _Following(view, settings, write, deadline)
         while not view.listed:

@@ -76,7 +76,7 @@ class WorkloadJobTrigger(BaseTrigger):
         from airflow_provider_kitops.cluster.settings import JobSettings
 
         return await follow_job(
-            self._hook(),
+            self._hook,
             self.namespace,
             self.name,
             JobSettings.model_validate(dict(self.limits)),

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_kitops.cluster.names import MANAGED_BY, selector
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import busybox_image, steps_image
+from tests.cluster.jobs.gates import Gates
 from tests.cluster.jobs.world import World
 from tests.fake_judge import KEY, FakeJudge, fake_judge
 from tests.integration.airflow.harness import Airflow
@@ -74,3 +75,13 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if world.namespaces:
         mine = f"--selector={selector(dict(MANAGED_BY))}"
         cluster.kubectl("delete", "pods", mine, "--all-namespaces", "--now", "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def gates(world: World) -> Iterator[Gates]:
+    """Gates that programs of pods may wait at."""
+    if world.cluster.machine is None:
+        pytest.skip("pods ask this machine, and KUBECONFIG names another cluster")
+    gates = Gates(world.cluster.registry.partition(":")[0])
+    yield gates
+    gates.server.shutdown()

@@ -3,54 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
+from tests.cluster.jobs.gates import Gates
 from tests.cluster.jobs.world import Run, World
 
 #: A program that does nothing until its gate is open, and that SIGTERM ends with 143.
 _WAITS = """trap 'echo told to end; exit 143' TERM
 until wget -q -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
 echo 1 > /out/result.txt"""
-
-
-class Gates:
-    """What programs wait for: a page of each, which is there when the gate is open."""
-
-    def __init__(self, host: str) -> None:
-        self._open: set[str] = set()
-        gates = self._open
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.path in gates else 404)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer((host, 0), Handler)
-        Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def url(self, name: str) -> str:
-        host, port = self.server.server_address[:2]
-        return f"http://{host!s}:{port}/{name}"
-
-    def open(self, name: str) -> None:
-        self._open.add(f"/{name}")
-
-
-@pytest.fixture(scope="module")
-def gates(world: World) -> Iterator[Gates]:
-    if world.cluster.machine is None:
-        pytest.skip("pods ask this machine, and KUBECONFIG names another cluster")
-    gates = Gates(world.cluster.registry.partition(":")[0])
-    yield gates
-    gates.server.shutdown()
 
 
 @pytest.fixture(scope="module")

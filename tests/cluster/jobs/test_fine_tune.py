@@ -156,6 +156,26 @@ def test_a_training_that_is_evicted_goes_on_at_the_step_it_left(
     assert run.leftovers() == []
 
 
+def test_a_gpu_is_used_where_there_is_one(world: World, dataset: str, tiny: str) -> None:
+    if world.cluster.machine is not None:
+        pytest.skip("this machine's own cluster has no real GPU; KUBECONFIG may name one that has")
+    nodes = world.cluster.get("nodes")["items"]
+    if not any(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in nodes):
+        pytest.skip("no node of the cluster has a GPU")
+    image = f"{world.cluster.registry}/airflow-provider-kitops/trainer:{__version__}"
+    run = world.start(
+        "fine_tune",
+        base=tiny,
+        dataset=dataset,
+        config={**TRAINING, "max_steps": 20, "device": "cuda"},
+        destination="tiny/gpu:latest",
+        image=image,
+        job={"gpu": 1, "memory": "8Gi"},
+    )
+    assert run.wait("success", "failed", timeout=1100) == "success", run.log()
+    assert "tokens/s" in run.log()
+
+
 def test_the_example_dag_runs_on_the_cluster(world: World, image: str, dataset: str, tiny: str) -> None:
     """``base`` and ``dataset`` are found by their tags, the trainer's image by its usual name in the registry."""
     team = f"team-{secrets.token_hex(4)}"

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.cluster.jobs.gates import Gates
 from tests.cluster.jobs.world import World
 
 _JOBS = 50
 
 
-@pytest.mark.timeout(1500)
-def test_fifty_jobs_are_watched_through_one_connection(world: World) -> None:
+@pytest.mark.timeout(2400)
+def test_fifty_jobs_are_watched_through_one_connection(world: World, gates: Gates) -> None:
     namespace = world.namespace()
     run = world.start(
         "many",
         namespace=namespace,
-        **world.script("sleep 60; echo 1 > /out/result.txt", destination="made/many:latest", job={"cpu": "1m"}),
+        **world.script(
+            f"until wget -q -O /dev/null {gates.url('many')} 2>/dev/null; do sleep 2; done; echo 1 > /out/result.txt",
+            destination="made/many:latest",
+        ),
+        job={"cpu": "1m"},
     )
     seen: list[int] = []
+    memory = [_memory(world.airflow.pid("triggerer"))]
 
-    def look() -> bool:
+    def states() -> list[str]:
         seen.append(_watches(world))
-        states = [
-            task["state"]
-            for task in world.airflow.api("GET", f"dags/many/dagRuns/{run.run_id}/taskInstances?limit=100")[
-                "task_instances"
-            ]
-        ]
-        return len(states) == _JOBS and all(state in ("success", "failed") for state in states)
+        memory.append(_memory(world.airflow.pid("triggerer")))
+        path = f"dags/many/dagRuns/{run.run_id}/taskInstances?limit=100"
+        return [task["state"] for task in world.airflow.api("GET", path)["task_instances"]]
 
-    before = _memory(world.airflow.pid("triggerer"))
-    world.airflow.wait("all Jobs to end", look, 1200)
-    print(f"most watches open: {max(seen)}, triggerer: {before} to {_memory(world.airflow.pid('triggerer'))} MiB")
+    world.airflow.wait("all tasks to be deferred", lambda: states().count("deferred") == _JOBS, 900)
+    world.airflow.wait("all pods to run", lambda: sum(map(_works, run.pods())) == _JOBS, 300)
+    gates.open("many")
+    world.airflow.wait("all Jobs to end", lambda: set(states()) <= {"success", "failed"}, 900)
+    print(f"most watches open: {max(seen)}; triggerer: {memory[0]} MiB, {max(memory)} MiB at the most")
     assert max(seen) == 1
     assert world.airflow.run_state("many", run.run_id) == "success"
     assert run.leftovers() == []
+
+
+def _works(pod: dict[str, Any]) -> bool:
+    states = {each["name"]: each["state"] for each in pod["status"].get("initContainerStatuses", [])}
+    return "running" in states.get("work", {})
 
 
 def _watches(world: World) -> int:
