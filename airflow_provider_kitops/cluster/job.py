@@ -32,6 +32,9 @@ from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORI
 #: The containers in the order in which they run.
 CONTAINERS = (FETCH, WORK, PUBLISH)
 
+#: Annotation of a Job: name of the config map and the secret that it mounts.
+MOUNTED = "airflow-provider-kitops.dev/mounted"
+
 #: Exit codes of a program that was ended from outside, by SIGKILL and by SIGTERM.
 KILLED, TERMINATED = 137, 143
 
@@ -56,19 +59,19 @@ class JobObjects:
     config_map: dict[str, Any]
     secret: dict[str, Any] | None
 
-    def owned(self, uid: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Config map and secret as property of the Job with this uid."""
+    def owned(self, job: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Config map and secret as property of a Job that is there, under the name by which it mounts them."""
         owner = {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "name": self.job["metadata"]["name"],
-            "uid": uid,
+            "name": job["metadata"]["name"],
+            "uid": job["metadata"]["uid"],
             "controller": True,
             "blockOwnerDeletion": False,
         }
 
         def own(thing: dict[str, Any]) -> dict[str, Any]:
-            return {**thing, "metadata": {**thing["metadata"], "ownerReferences": [owner]}}
+            return {**thing, "metadata": {**thing["metadata"], "name": mounted_by(job), "ownerReferences": [owner]}}
 
         return own(self.config_map), own(self.secret) if self.secret else None
 
@@ -79,6 +82,7 @@ def job_objects(
     *,
     task: TaskKey,
     name: str,
+    mounted: str,
     namespace: str,
     steps_image: str,
     files: Mapping[str, str],
@@ -88,7 +92,9 @@ def job_objects(
     """The objects that run ``spec``.
 
     :param task: whose Job it is.
-    :param name: the Job's, and that of all that belongs to it (``TaskKey.job_name``).
+    :param name: the Job's (``TaskKey.job_name``).
+    :param mounted: name of the config map and the secret. One that nobody can guess: whoever made a config map of that
+        name before would say what is published, with the credentials of this one.
     :param steps_image: image of the containers that fetch and publish.
     :param files: what the steps read, by name (``workload.mounts``).
     :param secrets: the same for credentials; only ``publish`` gets the signing key.
@@ -103,7 +109,7 @@ def job_objects(
         TASK: task.label,
         SPECIFICATION: digest_label(spec.digest),
     }
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name,
         "namespace": namespace,
         "labels": labels,
@@ -111,13 +117,17 @@ def job_objects(
     }
     template = {
         "metadata": {"labels": labels, "annotations": metadata["annotations"]},
-        "spec": _pod(spec, settings, task, name, steps_image, secrets),
+        "spec": _pod(spec, settings, task, mounted, steps_image, secrets),
     }
     limit = settings.deadline or deadline
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {**metadata, "labels": {**labels, **_queue(settings)}},
+        "metadata": {
+            **metadata,
+            "labels": {**labels, **_queue(settings)},
+            "annotations": {**metadata["annotations"], MOUNTED: mounted},
+        },
         "spec": {
             "suspend": True,
             "completions": 1,
@@ -129,15 +139,21 @@ def job_objects(
             **({"ttlSecondsAfterFinished": settings.ttl} if settings.on_finish != "keep" else {}),
         },
     }
-    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(files)}
+    shared = {**metadata, "name": mounted}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": shared, "data": dict(files)}
     if not secrets:
         return JobObjects(job, config_map, None)
     data = {key: base64.b64encode(value).decode() for key, value in secrets.items()}
     # A kubelet takes only Secrets of this type for pulling images.
     kind = "kubernetes.io/dockerconfigjson" if DOCKER_CONFIG in data else "Opaque"
     return JobObjects(
-        job, config_map, {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data}
+        job, config_map, {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": shared, "data": data}
     )
+
+
+def mounted_by(job: Mapping[str, Any]) -> str:
+    """Name of the config map and the secret of a Job."""
+    return str((job["metadata"].get("annotations") or {}).get(MOUNTED) or job["metadata"]["name"])
 
 
 def is_queued(job: Mapping[str, Any]) -> bool:
@@ -177,7 +193,7 @@ def _pod(
     spec: WorkloadSpec,
     settings: JobSettings,
     task: TaskKey,
-    name: str,
+    mounted: str,
     steps_image: str,
     secrets: Mapping[str, bytes],
 ) -> dict[str, Any]:
@@ -233,7 +249,7 @@ def _pod(
     filled = [mount(DIRECTORIES[each]) for each in (INPUTS, CONFIG, OUTPUT)]
     fetch_mounts = [*secret, *cache, *filled]
     publish_mounts = [*signing, mount(DIRECTORIES[OUTPUT], read_only=True), kept]
-    pull_secrets = [*settings.image_pull_secrets, *([name] if DOCKER_CONFIG in secrets else [])]
+    pull_secrets = [*settings.image_pull_secrets, *([mounted] if DOCKER_CONFIG in secrets else [])]
     return {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": settings.grace_period,
@@ -249,7 +265,7 @@ def _pod(
         },
         "initContainers": [step(FETCH, fetch_mounts), work],
         "containers": [step(PUBLISH, publish_mounts)],
-        "volumes": _volumes(settings, name, secrets),
+        "volumes": _volumes(settings, mounted, secrets),
         **({"serviceAccountName": settings.service_account} if settings.service_account else {}),
         **({"imagePullSecrets": [{"name": each} for each in pull_secrets]} if pull_secrets else {}),
         **placement(settings),
@@ -268,13 +284,13 @@ def checkpoints_directory(task: TaskKey, spec: WorkloadSpec) -> str:
     return f"kitops/{digest_label(json_digest(work))}"
 
 
-def _volumes(settings: JobSettings, name: str, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
+def _volumes(settings: JobSettings, mounted: str, secrets: Mapping[str, bytes]) -> list[dict[str, Any]]:
     def secret(volume: str, keys: Sequence[str]) -> dict[str, Any]:
         items = [{"key": key, "path": key} for key in sorted(keys)]
-        return {"name": volume, "secret": {"secretName": name, "items": items, "defaultMode": 0o440}}
+        return {"name": volume, "secret": {"secretName": mounted, "items": items, "defaultMode": 0o440}}
 
     volumes = [
-        {"name": "job", "configMap": {"name": name}},
+        {"name": "job", "configMap": {"name": mounted}},
         {"name": "scratch", **settings.scratch},
         {"name": "checkpoints", **settings.checkpoints},
         {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},

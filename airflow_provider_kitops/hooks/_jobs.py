@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kitops.cluster.job import JobObjects, is_queued
+from airflow_provider_kitops.cluster.job import JobObjects, is_queued, mounted_by
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, SPECIFICATION, TASK, selector
 from airflow_provider_kitops.oci.errors import (
     ClusterUnavailable,
@@ -80,18 +80,22 @@ class Jobs:
 
         Whoever began may have been killed in between.
 
-        :param objects: of this Job's name.
+        :raises ClusterUnavailable: the Job is gone meanwhile; another try makes its own.
         """
-        namespace = job["metadata"]["namespace"]
+        namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         core = self._hook.core_v1_client
-        config_map, secret = objects.owned(job["metadata"]["uid"])
-        with _errors(f"create the ConfigMap {job['metadata']['name']} in namespace {namespace}"):
+        config_map, secret = objects.owned(job)
+        with _errors(f"create the ConfigMap {mounted_by(job)} in namespace {namespace}"):
             self._create(core.create_namespaced_config_map, namespace, config_map)
         if secret:
-            with _errors(f"create the Secret {job['metadata']['name']} in namespace {namespace}"):
+            with _errors(f"create the Secret {mounted_by(job)} in namespace {namespace}"):
                 self._create(core.create_namespaced_secret, namespace, secret)
         if job["spec"].get("suspend") and not is_queued(job):
-            self._suspend(namespace, job["metadata"]["name"], False)
+            with _errors(f"start the Job {name} in namespace {namespace}"):
+                try:
+                    self._patch(JobHandle.of(job), {"spec": {"suspend": False}})
+                except NotFound as error:
+                    raise ClusterUnavailable(f"The Job {name} was deleted before it ran.") from error
 
     def get(self, namespace: str, name: str) -> dict[str, Any] | None:
         """The Job, or ``None``."""
@@ -155,25 +159,31 @@ class Jobs:
         """
         from kubernetes.client import V1DeleteOptions
 
-        if not ended:
-            job = self.get(handle.namespace, handle.name)
-            if job and job["spec"].get("suspend"):
-                self.delete(handle)
-                return
-        with _errors(f"delete the Secret {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
+        job = self.get(handle.namespace, handle.name)
+        if job is None or job["metadata"]["uid"] != handle.uid:
+            return
+        if not ended and job["spec"].get("suspend"):
+            self.delete(handle)
+            return
+        # First, so that nothing runs on whatever comes of the rest.
+        with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
+            self._patch(handle, REPORT if ended else GIVEN_UP)
+        with _errors(f"delete the Secret {mounted_by(job)} in namespace {handle.namespace}"), suppress(NotFound):
             _retried(self._hook.core_v1_client.delete_namespaced_secret)(
-                handle.name, handle.namespace, body=V1DeleteOptions()
+                mounted_by(job), handle.namespace, body=V1DeleteOptions()
             )
-        with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"):
-            body: dict[str, Any] = dict(REPORT)
-            if not ended:
-                body = dict(GIVEN_UP)
-            with suppress(NotFound):
-                _retried(self._hook.batch_v1_client.patch_namespaced_job)(handle.name, handle.namespace, body)
 
-    def _suspend(self, namespace: str, name: str, value: bool) -> None:
-        with _errors(f"start the Job {name} in namespace {namespace}"):
-            _retried(self._hook.batch_v1_client.patch_namespaced_job)(name, namespace, {"spec": {"suspend": value}})
+    def _patch(self, handle: JobHandle, change: Mapping[str, Any]) -> None:
+        """Change this very Job.
+
+        :raises NotFound: it is gone, or another one has its name.
+        """
+        try:
+            _retried(self._hook.batch_v1_client.patch_namespaced_job, conflicts=False)(
+                handle.name, handle.namespace, of_uid(change, handle.uid)
+            )
+        except Conflict as error:
+            raise NotFound(error.message) from error
 
     def _create(self, create: Callable[..., Any], namespace: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Create a thing; ``None`` if one of its name is there."""
@@ -185,6 +195,11 @@ class Jobs:
     def _plain(self, thing: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._hook.api_client.sanitize_for_serialization(thing)
         return found
+
+
+def of_uid(change: Mapping[str, Any], uid: str) -> dict[str, Any]:
+    """A patch that the API takes for the object with this uid only."""
+    return {**change, "metadata": {**change.get("metadata", {}), "uid": uid}}
 
 
 def is_reported(job: Mapping[str, Any]) -> bool:
@@ -239,11 +254,11 @@ def _errors(what: str) -> Iterator[None]:
     except KitopsError:
         raise
     except ApiException as error:
-        text = f"Cannot {what}: {_said(error)}"
-        if error.status == 403 and "exceeded quota" in text:
+        text = f"Cannot {what}: {_said(error).rstrip('.')}."
+        if error.status == 403 and ("exceeded quota" in text or "being terminated" in text):
             raise ClusterUnavailable(text, hint="It is tried again where the task has retries.") from error
         if error.status in (401, 403):
-            hint = "The page on Kubernetes lists what the account of Airflow must be allowed."
+            hint = "Look at the namespace, and at what Airflow's account must be allowed (page on Kubernetes)."
             raise Forbidden(text, hint=hint) from error
         if error.status in (400, 413, 422):
             raise InvalidInput(text, hint="Correct job.") from error

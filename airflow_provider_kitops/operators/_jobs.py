@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets as secrets_module
 import threading
 import time
 import uuid
@@ -77,16 +78,16 @@ class KubernetesProgramOperator(ProgramOperator):
     def _execute(self, context: Context) -> Any:
         require("Running workloads on Kubernetes", "kubernetes", "airflow.providers.cncf.kubernetes")
         try:
-            event, handle, output = self._run(context)
+            event = self._run(context)
         except TaskDeferred:
             raise
         except BaseException as error:
             if not _goes_on(context, error):
                 self._end(context)
             raise
-        return self._conclude(context, event, handle, output)
+        return self._conclude(context, event)
 
-    def _run(self, context: Context) -> tuple[dict[str, Any], JobHandle, dict[str, Any]]:
+    def _run(self, context: Context) -> dict[str, Any]:
         """Start the Job, or go on with the one that runs, and wait for its end: here, or deferred."""
         from airflow_provider_kitops.hooks._jobs import JobHandle
 
@@ -103,26 +104,19 @@ class KubernetesProgramOperator(ProgramOperator):
             self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
         else:
             self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+            # Under the name of the Job that is there; what it mounts has that Job's names, too.
             jobs.complete(job, objects(job["metadata"]["name"]))
         handle = JobHandle.of(job)
         self._remember(context, handle)
         output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags)}
-        trigger = self._trigger(handle, settings, self._deadline(context))
+        trigger = self._trigger(handle, output, settings, self._deadline(context))
         if self.deferrable:
-            self.defer(
-                trigger=trigger,
-                method_name="execute_complete",
-                kwargs={"handle": asdict(handle), "output": output},
-            )
-        return _in_a_thread(trigger), handle, output
+            self.defer(trigger=trigger, method_name="execute_complete")
+        return _in_a_thread(trigger)
 
-    def execute_complete(
-        self, context: Context, event: Mapping[str, Any], handle: Mapping[str, Any], output: Mapping[str, Any]
-    ) -> Any:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Tell what came of the Job."""
-        from airflow_provider_kitops.hooks._jobs import JobHandle
-
-        return self._guarded(context, lambda: self._conclude(context, event, JobHandle(**handle), output))
+        return self._guarded(context, lambda: self._conclude(context, event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after waiting. If the trigger itself failed, another try goes on with the Job; the last one ends it."""
@@ -189,6 +183,7 @@ class KubernetesProgramOperator(ProgramOperator):
             settings,
             task=_task_key(context),
             name=name,
+            mounted=f"{name}-{secrets_module.token_hex(4)}",
             namespace=namespace,
             steps_image=steps,
             files=files,
@@ -226,6 +221,8 @@ class KubernetesProgramOperator(ProgramOperator):
         usual = not image
         image = image or f"{store.config.registry}/{_REPOSITORY}/{name}:{__version__}"
         reference = Reference.parse(image)
+        if not reference.tag and not reference.digest:
+            raise InvalidInput(f"The image {image} has no tag.", hint="Write NAME:TAG, or NAME@sha256:…")
         other = reference.registry and reference.registry != store.config.registry
         if reference.digest:
             return str(reference if other else store.reference(reference))
@@ -238,12 +235,13 @@ class KubernetesProgramOperator(ProgramOperator):
         except KitopsError as error:
             if error.transient:
                 raise
-            hint = (
-                f"Push it there (make images REGISTRY={store.config.registry}), or name another one in job."
-                if usual
-                else "Name it by digest: NAME@sha256:…"
-            )
-            raise InvalidInput(f"Cannot find the image {image}: {error.message}", hint=hint) from error
+            if usual:
+                hint = f"Push it there (make images REGISTRY={store.config.registry}), or name another one in job."
+            elif other:
+                hint = "Where the worker cannot ask its registry, name it by digest: NAME@sha256:…"
+            else:
+                hint = f"It was looked for in {store.config.registry}, as it names no other registry."
+            raise InvalidInput(f"Cannot find the image {image}: {error}", hint=hint) from error
 
     def _let_end(self, context: Context, jobs: Jobs, namespace: str, settings: JobSettings) -> None:
         """Wait for pods of an earlier try that are being ended: they write checkpoints where this one would read them.
@@ -333,7 +331,9 @@ class KubernetesProgramOperator(ProgramOperator):
         begin = start.timestamp() if isinstance(start, datetime) else time.time()
         return float(begin + self.execution_timeout.total_seconds())
 
-    def _trigger(self, handle: JobHandle, settings: JobSettings, deadline: float | None) -> Any:
+    def _trigger(
+        self, handle: JobHandle, output: Mapping[str, Any], settings: JobSettings, deadline: float | None
+    ) -> Any:
         from airflow_provider_kitops.triggers.job import WorkloadJobTrigger
 
         limits = settings.model_dump(mode="json", include=set(_LIMITS))
@@ -343,16 +343,17 @@ class KubernetesProgramOperator(ProgramOperator):
             handle.namespace,
             handle.name,
             handle.uid,
+            output,
             limits,
             in_cluster=in_cluster,
             deadline=deadline,
         )
 
-    def _conclude(
-        self, context: Context, event: Mapping[str, Any], handle: JobHandle, output: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _conclude(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         from airflow_provider_kitops.cluster.outcome import Outcome
+        from airflow_provider_kitops.hooks._jobs import JobHandle
 
+        handle, output = JobHandle(**event["handle"]), event["output"]
         outcome = Outcome.of_json(event["outcome"])
         if not outcome.succeeded:
             self._finish(context, handle, outcome)
@@ -465,8 +466,6 @@ def _read_key(path: str | Path) -> bytes:
 
 def _in_a_thread(trigger: Any) -> dict[str, Any]:
     """Follow the Job here. In a thread, so that being told to end interrupts the wait and not the event loop."""
-    from airflow_provider_kitops.triggers.job import event_of
-
     answer: Future[Any] = Future()
     loop = asyncio.new_event_loop()
     following = loop.create_task(trigger.follow())
@@ -484,9 +483,11 @@ def _in_a_thread(trigger: Any) -> dict[str, Any]:
     thread = threading.Thread(target=run, name="follow-job", daemon=True)
     thread.start()
     try:
-        return event_of(answer.result())
+        followed = answer.result()
     except BaseException:
         with suppress(RuntimeError):  # the loop has ended by itself
             loop.call_soon_threadsafe(following.cancel)
         thread.join(10)
         raise
+    event: dict[str, Any] = trigger.event(followed)
+    return event

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kitops.hooks._jobs import GIVEN_UP
+from airflow_provider_kitops.hooks._jobs import GIVEN_UP, of_uid
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
 
 
@@ -17,13 +18,15 @@ class WorkloadJobTrigger(BaseTrigger):
     Follow a Job, write its log into the task's, and send one event when it has ended or is to be given up.
 
     However many of these wait, the API server holds one watch for each namespace. The event is ``{"outcome": …,
-    "progress": …}``, both as plain values. If the task is marked or cleared meanwhile, the Job is deleted.
+    "progress": …, "handle": …, "output": …}``, all as plain values. If the task is marked or cleared meanwhile, the Job
+    is deleted.
 
     :param kubernetes_conn_id: the cluster.
     :param in_cluster: whether to use the account of the pod that this runs in; ``None``: as the connection says.
     :param namespace: the Job's namespace.
     :param name: its name.
     :param uid: its uid.
+    :param output: goes into the event as it is: what the task has to know of the result besides.
     :param limits: the settings of ``JobSettings`` that say how long is waited for what.
     :param deadline: time (Unix) after which the Job is given up, whatever it does.
     """
@@ -34,6 +37,7 @@ class WorkloadJobTrigger(BaseTrigger):
         namespace: str,
         name: str,
         uid: str,
+        output: Mapping[str, Any],
         limits: Mapping[str, Any],
         in_cluster: bool | None = None,
         deadline: float | None = None,
@@ -43,6 +47,7 @@ class WorkloadJobTrigger(BaseTrigger):
         self.namespace = namespace
         self.name = name
         self.uid = uid
+        self.output = output
         self.limits = limits
         self.in_cluster = in_cluster
         self.deadline = deadline
@@ -57,6 +62,7 @@ class WorkloadJobTrigger(BaseTrigger):
                 "namespace": self.namespace,
                 "name": self.name,
                 "uid": self.uid,
+                "output": dict(self.output),
                 "limits": dict(self.limits),
                 "in_cluster": self.in_cluster,
                 "deadline": self.deadline,
@@ -69,7 +75,7 @@ class WorkloadJobTrigger(BaseTrigger):
         if followed.outcome.given_up:
             await self._give_up()
         self._over = True
-        yield TriggerEvent(event_of(followed))
+        yield TriggerEvent(self.event(followed))
 
     async def follow(self) -> Followed:
         """The same, for a task that waits on its worker."""
@@ -83,6 +89,18 @@ class WorkloadJobTrigger(BaseTrigger):
             lambda line: self.log.info("%s", line),
             deadline=self.deadline,
         )
+
+    def event(self, followed: Followed) -> dict[str, Any]:
+        """What came of the Job, and which Job that was, as plain values.
+
+        All that the task needs is in the event, for ``airflow dags test`` keeps nothing else of a deferral.
+        """
+        return {
+            "outcome": followed.outcome.to_json(),
+            "progress": None if followed.progress is None else asdict(followed.progress),
+            "handle": {"namespace": self.namespace, "name": self.name, "uid": self.uid},
+            "output": dict(self.output),
+        }
 
     async def on_kill(self) -> None:
         """End the Job, because a person marked or cleared the task (Airflow 3.3 and later)."""
@@ -104,7 +122,9 @@ class WorkloadJobTrigger(BaseTrigger):
 
         async def end() -> None:
             async with self._hook().get_conn() as connection:
-                await client.BatchV1Api(connection).patch_namespaced_job(self.name, self.namespace, dict(GIVEN_UP))
+                await client.BatchV1Api(connection).patch_namespaced_job(
+                    self.name, self.namespace, of_uid(GIVEN_UP, self.uid)
+                )
 
         try:
             await generic_api_retry(end)()
@@ -153,11 +173,3 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
-
-
-def event_of(followed: Followed) -> dict[str, Any]:
-    """What came of a Job, as plain values."""
-    from dataclasses import asdict
-
-    progress = None if followed.progress is None else asdict(followed.progress)
-    return {"outcome": followed.outcome.to_json(), "progress": progress}

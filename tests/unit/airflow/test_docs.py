@@ -417,6 +417,7 @@ def pod() -> dict[str, Any]:
         JobSettings(gpu=1, cache={"persistentVolumeClaim": {"claimName": "cache"}}),
         task=TaskKey("dag", "run", "task"),
         name="fine-tune-1",
+        mounted="fine-tune-1",
         namespace="training",
         steps_image=spec.image,
         files={},

@@ -165,6 +165,7 @@ def _job(case: Case, image: str, namespace: str, name: str) -> dict[str, Any]:
         settings,
         task=task,
         name=task.job_name("1"),
+        mounted=task.job_name("1"),
         namespace=namespace,
         steps_image=image,
         files={"spec.json": "{}"},

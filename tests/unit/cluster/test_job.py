@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kitops.cluster.job import JobObjects, checkpoints_directory, is_queued, job_objects
+from airflow_provider_kitops.cluster.job import JobObjects, checkpoints_directory, is_queued, job_objects, mounted_by
 from airflow_provider_kitops.cluster.names import MANAGED_BY, SPECIFICATION, TASK, TaskKey
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.oci.credentials import Credentials
@@ -25,6 +25,8 @@ STEPS = f"ghcr.io/demo/steps@sha256:{'c' * 64}"
 TASK_KEY = TaskKey("dag", "run", "tune")
 SECRETS = {DOCKER_CONFIG: b"{}", PROXY: b"http://proxy", SIGNING_KEY: b"key"}
 TAKEN = {"KITOPS_INPUTS", "KITOPS_CONFIG", "KITOPS_OUTPUT", "KITOPS_CHECKPOINTS"}
+
+MOUNTED_NAME = "mounted-0123abcd"
 
 
 def spec_of(**changes: Any) -> WorkloadSpec:
@@ -52,6 +54,7 @@ def objects_of(
         JobSettings.model_validate(settings),
         task=TASK_KEY,
         name=TASK_KEY.job_name(attempt),
+        mounted=MOUNTED_NAME,
         namespace="models",
         steps_image=STEPS,
         files={"spec.json": "{}"} if files is None else files,
@@ -325,6 +328,16 @@ def test_a_person_has_the_last_word_on_the_pod() -> None:
     assert "enableServiceLinks" not in pod
 
 
+def test_what_is_mounted_has_a_name_of_its_own() -> None:
+    objects = objects_of(image_pull_secrets=["mine"])
+    assert objects.secret is not None
+    assert objects.config_map["metadata"]["name"] == objects.secret["metadata"]["name"] == MOUNTED_NAME
+    pod = pod_of(objects)
+    assert pod["imagePullSecrets"] == [{"name": "mine"}, {"name": MOUNTED_NAME}]
+    assert volumes(pod)["job"]["configMap"]["name"] == volumes(pod)["secret"]["secret"]["secretName"] == MOUNTED_NAME
+    assert mounted_by(objects.job) == MOUNTED_NAME
+
+
 def test_another_attempt_differs_by_name_alone() -> None:
     settings: dict[str, Any] = {"image_pull_secrets": ["mine"], "cache": {"secret": {"secretName": "not-ours"}}}
     first, other = objects_of(**settings), objects_of(attempt="2", **settings)
@@ -337,15 +350,17 @@ def test_another_attempt_differs_by_name_alone() -> None:
 
 def test_what_is_mounted_goes_with_the_job() -> None:
     objects = objects_of()
-    config_map, secret = objects.owned("the-uid")
+    job = {"metadata": {**objects.job["metadata"], "uid": "the-uid"}}
+    config_map, secret = objects.owned(job)
     assert secret is not None
     for thing in (config_map, secret):
         (owner,) = thing["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"], owner["controller"]) == ("Job", "the-uid", True)
-        assert owner["name"] == thing["metadata"]["name"] == objects.job["metadata"]["name"]
+        assert owner["name"] == objects.job["metadata"]["name"]
+        assert thing["metadata"]["name"] == MOUNTED_NAME
         assert thing["metadata"]["namespace"] == "models"
     assert "ownerReferences" not in objects.config_map["metadata"]
-    assert objects_of(secrets={}).owned("x")[1] is None
+    assert objects_of(secrets={}).owned({"metadata": {"name": "a", "uid": "x"}})[1] is None
 
 
 def test_images_are_pulled_with_the_credentials_of_the_registry() -> None:
