@@ -20,8 +20,12 @@ SPECIFICATION = f"{_DOMAIN}/specification"
 REPORTED = f"{_DOMAIN}/reported"
 #: Annotation: up to when the task's log holds what the containers said.
 LOGGED = f"{_DOMAIN}/logged-until"
-#: Label that Kubernetes puts on the pods of a Job.
+#: Labels that Kubernetes puts on the pods of a Job: its name, and its uid.
 JOB_NAME = "batch.kubernetes.io/job-name"
+CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
+
+#: Labels and annotations that nobody may set, for a Job is found and gone on from by them; with "/" whole domains.
+RESERVED = (f"{_DOMAIN}/", *MANAGED_BY, "batch.kubernetes.io/", "job-name", "controller-uid")
 
 # Pods add six characters to it, and a label's value has 63 at the most.
 _NAME_LIMIT = 52

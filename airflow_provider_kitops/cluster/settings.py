@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from airflow_provider_kitops._validation import nearest
+from airflow_provider_kitops.cluster.names import RESERVED
 
 #: When the Job is removed: always, only when it succeeded, or never (then Kubernetes' own clean-up is left to you).
 OnFinish = Literal["delete", "delete_on_success", "keep"]
@@ -28,6 +29,7 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(rf"({_OBJECT.pattern.replace('$', '/')}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
+_QUEUE = "kueue.x-k8s.io/queue-name"
 _LABEL_HINT = "at most 63 letters, digits, '-', '_' and '.', the first and the last a letter or digit"
 
 #: Kinds of volume sources, as core/v1 has them.
@@ -108,8 +110,8 @@ class JobSettings(BaseModel):
     :param retry_exit_codes: exit codes of the program after which Airflow's retries are worth it.
     :param on_finish: ``delete`` the Job and all that belongs to it, ``delete_on_success``, or ``keep``.
     :param ttl: seconds after which Kubernetes removes a finished Job that nobody removed; 600 at least.
-    :param labels: further labels of Job and pod.
-    :param annotations: further annotations of Job and pod.
+    :param labels: further labels of Job and pod; none that this package or Kubernetes sets.
+    :param annotations: the same for annotations.
     :param pod_override: merged into the pod template at the end, mapping by mapping; lists whose items have names (or
         mount paths) item by item. The containers are ``fetch``, ``work`` (both in ``initContainers``) and ``publish``.
     """
@@ -195,6 +197,16 @@ class JobSettings(BaseModel):
     def _annotations(cls, value: dict[str, str]) -> dict[str, str]:
         for key in value:
             _check_label(key)
+        return value
+
+    @field_validator("labels", "annotations")
+    @classmethod
+    def _ours(cls, value: dict[str, str]) -> dict[str, str]:
+        for key in value:
+            if key == _QUEUE:
+                raise ValueError(f"{key!r} is set by the setting queue")
+            if key in RESERVED or key.partition("/")[0] + "/" in RESERVED:
+                raise ValueError(f"{key!r} is not yours to set: Kubernetes or this package sets it, and goes by it")
         return value
 
     @field_validator("gpu_label", "gpu_resource")

@@ -77,9 +77,36 @@ def test_what_cannot_be_is_told_in_one_line(settings: dict[str, Any], expected: 
     assert len(found) < 250
 
 
+@pytest.mark.parametrize("setting", ["labels", "annotations"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "airflow-provider-kitops.dev/reported",
+        "airflow-provider-kitops.dev/logged-until",
+        "airflow-provider-kitops.dev/what-is-to-come",
+        "app.kubernetes.io/managed-by",
+        "batch.kubernetes.io/controller-uid",
+        "batch.kubernetes.io/job-name",
+        "controller-uid",
+        "job-name",
+    ],
+)
+def test_what_this_package_and_kubernetes_go_by_is_nobodys_to_set(setting: str, key: str) -> None:
+    found = said({setting: {"team": "a", key: "true"}})
+    assert f"{setting}: '{key}' is not yours to set: Kubernetes or this package sets it, and goes by it" in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize("setting", ["labels", "annotations"])
+def test_a_queue_has_a_setting_of_its_own(setting: str) -> None:
+    found = said({setting: {"kueue.x-k8s.io/queue-name": "team-a"}})
+    assert f"{setting}: 'kueue.x-k8s.io/queue-name' is set by the setting queue" in found
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        {"labels": {"job": "a", "kueue.x-k8s.io/priority-class": "high", "kitops/job-name": "mine"}},
         {"cpu": 4, "memory": "16Gi"},
         {"cpu": 0.5, "memory": 17179869184},
         {"cpu": "500m", "memory": "1.5G"},
