@@ -1,9 +1,10 @@
 """A small part of a Kubernetes API on the loopback interface, for what a real one cannot be made to do on demand.
 
-It lists and watches pods, lists Jobs and serves logs, of one namespace, and can cut connections, forget versions,
-change its token and answer with errors. It leaves out: all other verbs and kinds, any other authentication, TLS, label
-selectors other than equality, bookmarks, paging, and ``sinceSeconds``: a log always comes from its beginning. Nothing
-runs: pods and Jobs are what the test says they are. The real one is in ``tests/cluster``.
+It lists and watches pods, lists Jobs, changes their annotations and serves logs, of one namespace, and can cut
+connections, forget versions, change its token and answer with errors. It leaves out: all other verbs and kinds, any
+other authentication, TLS, label selectors other than equality, bookmarks, paging, and ``sinceSeconds``: a log always
+comes from its beginning. Nothing runs: pods and Jobs are what the test says they are. The real one is in
+``tests/cluster``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from aiohttp import web
 class Asked:
     """A request.
 
-    :param kind: ``pods``, ``watch``, ``jobs`` or ``log``.
+    :param kind: ``pods``, ``watch``, ``jobs``, ``patch`` (of a Job) or ``log``.
     """
 
     kind: str
@@ -105,6 +106,10 @@ class FakeKubernetes:
         """Delete a Job."""
         del self._jobs[name]
 
+    def annotations(self, name: str) -> dict[str, str]:
+        """The annotations of a Job."""
+        return dict(self._jobs[name]["metadata"].get("annotations") or {})
+
     def cut(self) -> None:
         """Cut the connections of all watches."""
         for request, _ in self._watches:
@@ -124,7 +129,9 @@ class FakeKubernetes:
             news.set()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.path.endswith("/log"):
+        if request.method == "PATCH":
+            kind = "patch"
+        elif request.path.endswith("/log"):
             kind = "log"
         elif request.path.endswith("/jobs"):
             kind = "jobs"
@@ -137,6 +144,8 @@ class FakeKubernetes:
         if status:
             said = {"kind": "Status", "code": status, "reason": "Refused", "message": f"{kind} refused"}
             return web.json_response(said, status=status)
+        if kind == "patch":
+            return await self._patch(request)
         if kind == "watch":
             return await self._watch(request)
         if kind == "log":
@@ -145,6 +154,17 @@ class FakeKubernetes:
         wanted = dict(each.split("=") for each in request.query.get("labelSelector", "").split(",") if each)
         items = [each for each in things.values() if wanted.items() <= each["metadata"].get("labels", {}).items()]
         return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": items})
+
+    async def _patch(self, request: web.Request) -> web.StreamResponse:
+        job = self._jobs.get(request.path.split("/")[-1])
+        if job is None:
+            return web.json_response({"code": 404, "message": "not found"}, status=404)
+        metadata = (await request.json())["metadata"]
+        if metadata.get("uid", job["metadata"].get("uid")) != job["metadata"].get("uid"):
+            return web.json_response({"code": 409, "message": "Precondition failed: UID in precondition"}, status=409)
+        changed = {**(job["metadata"].get("annotations") or {}), **metadata.get("annotations", {})}
+        job["metadata"]["annotations"] = changed
+        return web.json_response(job)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -197,7 +217,8 @@ async def fake_kubernetes() -> AsyncIterator[FakeKubernetes]:
     """The API while it runs."""
     fake = FakeKubernetes()
     app = web.Application()
-    app.router.add_get("/{path:.*}", fake._answer)
+    for method in ("GET", "PATCH"):
+        app.router.add_route(method, "/{path:.*}", fake._answer)
     runner = fake._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airflow_provider_kitops.cluster.job import CONTAINERS
-from airflow_provider_kitops.cluster.names import JOB_NAME
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID
 
 Json = Mapping[str, Any]
 
@@ -47,10 +47,13 @@ def container_of(pod: Json, name: str) -> Json:
     return next((each for each in containers if each["name"] == name), {})
 
 
-def job_of(pod: Json) -> str:
-    """Name of the Job that a pod belongs to; empty if it belongs to none."""
-    labels = pod["metadata"].get("labels") or {}
-    return str(labels.get(JOB_NAME) or labels.get("job-name") or "")
+def owner_of(pod: Json) -> str:
+    """The uid of the Job that a pod belongs to; empty if it belongs to none. A name may come again, a uid does not."""
+    metadata = pod["metadata"]
+    for owner in metadata.get("ownerReferences") or []:
+        if owner.get("controller"):
+            return str(owner.get("uid") or "")
+    return str((metadata.get("labels") or {}).get(CONTROLLER_UID) or "")
 
 
 def created(thing: Json) -> datetime:

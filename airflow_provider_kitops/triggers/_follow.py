@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import LOGGED
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
 from airflow_provider_kitops.triggers._connection import ClusterConnection
-from airflow_provider_kitops.triggers._logs import Logs
+from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs
 from airflow_provider_kitops.triggers._watch import View, watching
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ async def follow_job(
     make_hook: Callable[[], AsyncKubernetesHook],
     namespace: str,
     name: str,
+    uid: str,
     settings: JobSettings,
     write: Callable[[str], None],
     *,
@@ -55,19 +56,20 @@ async def follow_job(
     May be cancelled and called again, by another process too: the log goes on about where it was.
 
     :param make_hook: makes what reaches the cluster: once, and anew if credentials are refused.
+    :param uid: the Job's: another one of its name is not followed, nor believed.
     :param settings: how long is waited for what.
     :param write: gets each line of the log, and what happens to the Job.
     :param deadline: time (Unix) after which the Job is given up, whatever it does.
     """
     cluster = ClusterConnection(make_hook)
-    async with watching(cluster, namespace, name) as view:
+    async with watching(cluster, namespace, name, uid) as view:
         following = _Following(view, settings, write, deadline)
         while not view.listed:
             if given_up := following.given_up():
                 return Followed(given_up)
             await following.change()
         logs = Logs(cluster, namespace, write, _logged_until(view))
-        mark = asyncio.create_task(_mark(cluster, namespace, name, logs))
+        mark = asyncio.create_task(_mark(cluster, namespace, name, uid, logs))
         try:
             while True:
                 logs.see(view.pods)
@@ -156,15 +158,17 @@ def _is_news(waiting: Waiting, now: datetime) -> bool:
 
 
 def _logged_until(view: View) -> datetime | None:
-    text = ((view.job or {}).get("metadata") or {}).get("annotations", {}).get(LOGGED)
+    text = (((view.job or {}).get("metadata") or {}).get("annotations") or {}).get(LOGGED)
     try:
         found = datetime.fromisoformat(text or "")
     except ValueError:  # none, or somebody edited it
         return None
-    return found if found.tzinfo else None
+    if not found.tzinfo or found > datetime.now(UTC) + timedelta(seconds=CLOCKS_APART):
+        return None  # nobody has read what is yet to be written
+    return found
 
 
-async def _mark(cluster: ClusterConnection, namespace: str, name: str, logs: Logs) -> None:
+async def _mark(cluster: ClusterConnection, namespace: str, name: str, uid: str, logs: Logs) -> None:
     """Note on the Job how far its log has been read, for whoever follows it after this process."""
     from kubernetes_asyncio import client
 
@@ -173,7 +177,8 @@ async def _mark(cluster: ClusterConnection, namespace: str, name: str, logs: Log
         await asyncio.sleep(_MARK_SECONDS)
         if logs.until is None or logs.until == marked:
             continue
-        body = {"metadata": {"annotations": {LOGGED: logs.until.isoformat()}}}
+        # With the uid another Job of this name answers 409.
+        body = {"metadata": {"uid": uid, "annotations": {LOGGED: logs.until.isoformat()}}}
         with suppress(Exception):  # it only spares somebody lines that were read before
             async with cluster.open() as connection:
                 await client.BatchV1Api(connection).patch_namespaced_job(name, namespace, body)

@@ -22,7 +22,7 @@ _LINE_LIMIT = 16 * 1024  # characters; a longer line is shown in pieces
 _PROGRESS_SECONDS = 10.0  # between two lines of progress
 _AGAIN_SECONDS, _LONGEST_WAIT = 1.0, 30.0  # before a log is asked for again
 _TRIES = 5  # with credentials that are refused
-_CLOCKS_APART = 60.0  # seconds that a node's clock may be before ours; what is read again for it is not written again
+CLOCKS_APART = 60.0  # seconds that a node's clock may be before ours; what is read again for it is not written again
 
 
 class Logs:
@@ -115,7 +115,7 @@ class Logs:
         more: dict[str, Any] = {}
         if since is not None:
             # By the node's clock, which need not be ours.
-            begin = since - timedelta(seconds=_CLOCKS_APART)
+            begin = since - timedelta(seconds=CLOCKS_APART)
             more["since_seconds"] = max(1, int((datetime.now(UTC) - begin).total_seconds()))
         async with self.cluster.open() as connection:
             answer: Any = await client.CoreV1Api(connection).read_namespaced_pod_log(

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
-from airflow_provider_kitops.cluster.reading import is_finished, job_of
+from airflow_provider_kitops.cluster.reading import is_finished, owner_of
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.triggers._connection import ClusterConnection
@@ -43,13 +43,15 @@ _SELECTOR = selector(dict(MANAGED_BY))
 class View:
     """What is known about one Job.
 
-    :param job: as the API gives it; ``None`` if it is not there.
+    :param name: its name.
+    :param job: as the API gives it; ``None`` if it is not there, whatever else is there under its name.
     :param pods: by name. A pod that has been deleted stays as it was last seen.
     :param changed: set when something has changed.
     :param listed: whether ``job`` has been looked for since the view was opened.
     :param pods_listed: whether its pods have been looked for: if not, that there are none says nothing.
     :param trouble: why it cannot be looked for just now, where that is so for longer than a moment.
     :param refused: what the cluster has said for minutes, where it does not let the triggerer look for it.
+    :param uid: of this very Job.
     """
 
     name: str
@@ -60,6 +62,7 @@ class View:
     pods_listed: bool = False
     trouble: str = ""
     refused: str = ""
+    uid: str = ""
 
     @property
     def unsettled(self) -> bool:
@@ -79,16 +82,16 @@ class NamespaceWatch:
     def __init__(self, cluster: ClusterConnection, namespace: str) -> None:
         self.cluster, self.namespace = cluster, namespace
         self.views: set[View] = set()
-        # The pods that are there, by Job and name, so that a view that is opened later knows them.
+        # The pods that are there, by their Job's uid and name, so that a view that is opened later knows them.
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
         self._pods_listed = False
         self._refused: dict[str, float] = {}  # what the cluster does not tell, and since when (monotonic)
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def open(self, name: str) -> View:
+    def open(self, name: str, uid: str) -> View:
         """A view of one Job; the first one begins the watch."""
-        view = View(name, pods=dict(self._known.get(name, {})), pods_listed=self._pods_listed)
+        view = View(name, pods=dict(self._known.get(uid, {})), pods_listed=self._pods_listed, uid=uid)
         self.views.add(view)
         if self._tasks:
             self._look.set()
@@ -152,10 +155,10 @@ class NamespaceWatch:
         for pod in items:
             self._seen(pod)
         there = {pod["metadata"]["name"] for pod in items}
-        for job, pods in list(self._known.items()):
-            self._known[job] = {name: pod for name, pod in pods.items() if name in there}
-            if not self._known[job]:
-                del self._known[job]
+        for owner, pods in list(self._known.items()):
+            self._known[owner] = {name: pod for name, pod in pods.items() if name in there}
+            if not self._known[owner]:
+                del self._known[owner]
         self._pods_listed = True
         for view in self.views:
             if not view.pods_listed:
@@ -186,14 +189,14 @@ class NamespaceWatch:
                     self._seen(event["raw_object"], deleted=event["type"] == "DELETED")
 
     def _seen(self, pod: dict[str, Any], *, deleted: bool = False) -> None:
-        job, name, kept = job_of(pod), pod["metadata"]["name"], _kept(pod)
+        owner, name, kept = owner_of(pod), pod["metadata"]["name"], _kept(pod)
         if deleted:
             kept = _gone(kept)
-            self._known.get(job, {}).pop(name, None)
+            self._known.get(owner, {}).pop(name, None)
         else:
-            self._known.setdefault(job, {})[name] = kept
+            self._known.setdefault(owner, {})[name] = kept
         for view in self.views:
-            if view.name != job:
+            if view.uid != owner:
                 continue
             if view.job and is_finished(view.job):
                 continue  # its pods were looked at after it had: what the watch tells later is older
@@ -239,10 +242,10 @@ class NamespaceWatch:
             answer = await client.BatchV1Api(connection).list_namespaced_job(
                 self.namespace, label_selector=_SELECTOR, _preload_content=False
             )
-            found = {job["metadata"]["name"]: job for job in (await _read(answer)).get("items") or []}
+            found = {job["metadata"]["uid"]: job for job in (await _read(answer)).get("items") or []}
             failed: Exception | None = None
             for view in asked:
-                job = found.get(view.name)
+                job = found.get(view.uid)
                 if job and is_finished(job) and not (view.job and is_finished(view.job)):
                     try:
                         await self._last_look(connection, view)
@@ -267,6 +270,8 @@ class NamespaceWatch:
         )
         for pod in (await _read(answer)).get("items") or []:
             name = pod["metadata"]["name"]
+            if owner_of(pod) != view.uid:
+                continue
             if name not in view.pods or not view.pods[name]["deleted"]:
                 view.pods[name] = _kept(pod)
 
@@ -299,8 +304,8 @@ _watches: dict[tuple[Any, ...], NamespaceWatch] = {}
 
 
 @asynccontextmanager
-async def watching(cluster: ClusterConnection, namespace: str, name: str) -> AsyncIterator[View]:
-    """A view of the Job ``name``, on the one watch that this process has for its namespace.
+async def watching(cluster: ClusterConnection, namespace: str, name: str, uid: str) -> AsyncIterator[View]:
+    """A view of the Job ``name`` with this ``uid``, on the one watch that this process has for its namespace.
 
     :param cluster: how it is reached, if nobody watches the namespace yet.
     """
@@ -308,7 +313,7 @@ async def watching(cluster: ClusterConnection, namespace: str, name: str) -> Asy
     watch = _watches.get(key)
     if watch is None:
         watch = _watches[key] = NamespaceWatch(cluster, namespace)
-    view = watch.open(name)
+    view = watch.open(name, uid)
     try:
         yield view
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
-from airflow_provider_kitops.cluster.names import JOB_NAME, LOGGED, MANAGED_BY
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, LOGGED, MANAGED_BY
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.triggers import _follow, _logs, _watch
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
@@ -22,6 +22,7 @@ from airflow_provider_kitops.workload.progress import WorkloadProgress
 from tests.fake_kubernetes import FakeKubernetes, fake_kubernetes
 
 DIGEST = "sha256:" + "c" * 64
+UID = "uid-a"
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +49,7 @@ class Following:
             return AsyncKubernetesHook(conn_id=None, config_dict=self.fake.kubeconfig)
 
         follow = follow_job(
-            hook, self.fake.namespace, "a", JobSettings(**settings), self.lines.append, deadline=deadline
+            hook, self.fake.namespace, "a", UID, JobSettings(**settings), self.lines.append, deadline=deadline
         )
         return asyncio.create_task(follow)
 
@@ -85,13 +86,14 @@ def ago(seconds: float) -> str:
 
 def job(condition: str = "", *, suspend: bool = False, logged: str = "", **more: Any) -> dict[str, Any]:
     conditions = [{"type": condition, "status": "True", **more}] if condition else []
-    metadata = {"name": "a", "labels": dict(MANAGED_BY), "creationTimestamp": ago(5)}
+    metadata = {"name": "a", "uid": UID, "labels": dict(MANAGED_BY), "creationTimestamp": ago(5)}
     metadata["annotations"] = {LOGGED: logged} if logged else {}
     return {"metadata": metadata, "spec": {"suspend": suspend}, "status": {"conditions": conditions}}
 
 
 def pod(phase: str = "Running", *, name: str = "p", old: float = 5, **states: dict[str, Any]) -> dict[str, Any]:
-    metadata = {"name": name, "labels": {**MANAGED_BY, JOB_NAME: "a"}, "creationTimestamp": ago(old)}
+    labels = {**MANAGED_BY, JOB_NAME: "a", CONTROLLER_UID: UID}
+    metadata = {"name": name, "labels": labels, "creationTimestamp": ago(old)}
     statuses = [{"name": container, "state": state} for container, state in states.items()]
     return {"metadata": metadata, "spec": {}, "status": {"phase": phase, "initContainerStatuses": statuses}}
 
@@ -291,10 +293,42 @@ def test_the_log_goes_on_after_what_another_process_wrote() -> None:
         fake.put_job(job("Complete", logged="2026-11-21T20:00:01.500000+00:00"))
         await following.end()
         assert following.lines == ["[work] three"]
-        del following.lines[:]
-        fake.put_job(job("Complete", logged="somebody edited it"))
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("logged", ["somebody edited it", "2999-01-01T00:00:00+00:00", "2026-11-21T20:00:02"])
+def test_a_note_that_cannot_be_silences_no_log(logged: str) -> None:
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_pod(pod("Succeeded", work=ended(), publish=PUBLISHED))
+        fake.logs["p", "work"] = log_of("one", "two", "three")
+        fake.put_job(job("Complete", logged=logged))
         await following.end()
         assert following.lines == ["[work] one", "[work] two", "[work] three"]
+
+    on_a_fake(test)
+
+
+def test_how_far_the_log_was_read_is_noted_on_this_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_follow, "_MARK_SECONDS", 0.05)
+    monkeypatch.setattr(_watch, "_LIST_SECONDS", 30)  # that the Job was replaced is not seen by itself
+
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_pod(pod(work=RUNS))
+        fake.logs["p", "work"] = log_of("one")
+        task = following.begin()
+        while not fake.annotations("a"):
+            await asyncio.sleep(0.01)
+        assert fake.annotations("a") == {LOGGED: "2026-11-21T20:00:00+00:00"}
+        another = job()
+        another["metadata"]["uid"] = "uid-of-another"
+        fake.put_job(another)
+        marked = fake.count("patch")
+        fake.logs["p", "work"] = log_of("one", "two")
+        while fake.count("patch") < marked + 2:
+            await asyncio.sleep(0.01)
+        assert fake.annotations("a") == {}
+        await cancelled(task)
 
     on_a_fake(test)
 
@@ -317,6 +351,20 @@ def test_why_a_pod_ended_is_told_where_the_job_goes_on() -> None:
         fake.put_job(job("Complete"))
         assert (await task).outcome.succeeded
         assert following.lines == ["Pod p was evicted: evicting"]
+
+    on_a_fake(test)
+
+
+def test_another_job_of_the_same_name_is_not_believed() -> None:
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        another, its = job("Complete"), pod("Succeeded", work=ended(), publish=PUBLISHED)
+        another["metadata"]["uid"] = its["metadata"]["labels"][CONTROLLER_UID] = "uid-of-another"
+        fake.put_job(another)
+        fake.put_pod(its)
+        fake.logs["p", "work"] = log_of("of another")
+        outcome = (await following.end()).outcome
+        assert (outcome.reason, outcome.retry, outcome.given_up) == ("JobDeleted", True, False)
+        assert following.lines == []
 
     on_a_fake(test)
 

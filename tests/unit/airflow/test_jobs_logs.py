@@ -213,7 +213,7 @@ def test_each_line_is_written_once_however_often_the_connection_is_cut() -> None
         await logs.finish(10)
         assert fake.count("log") >= 7
         assert all("sinceSeconds" in each.query for each in fake.asked[1:])
-        assert all(int(each.query["sinceSeconds"]) >= _logs._CLOCKS_APART for each in fake.asked[1:])
+        assert all(int(each.query["sinceSeconds"]) >= _logs.CLOCKS_APART for each in fake.asked[1:])
 
     assert on_a_fake(test) == [f"[work] {text}" for text in texts]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
-from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, MANAGED_BY
 from airflow_provider_kitops.triggers import _watch
 from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._watch import NamespaceWatch, View, _kept, watching
@@ -26,13 +26,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pod(name: str, job: str, phase: str = "Running", **more: Any) -> dict[str, Any]:
-    metadata = {"name": name, "uid": f"uid-{name}", "labels": {**MANAGED_BY, JOB_NAME: job}}
+    labels = {**MANAGED_BY, JOB_NAME: job, CONTROLLER_UID: f"uid-{job}"}
+    metadata = {"name": name, "uid": f"uid-{name}", "labels": labels}
     return {"metadata": metadata, "status": {"phase": phase}, **more}
 
 
 def job(name: str, *conditions: str) -> dict[str, Any]:
     found = [{"type": each, "status": "True"} for each in conditions]
-    return {"metadata": {"name": name, "labels": dict(MANAGED_BY)}, "spec": {}, "status": {"conditions": found}}
+    metadata = {"name": name, "uid": f"uid-{name}", "labels": dict(MANAGED_BY)}
+    return {"metadata": metadata, "spec": {}, "status": {"conditions": found}}
 
 
 def cluster_of(fake: FakeKubernetes) -> ClusterConnection:
@@ -64,7 +66,7 @@ def test_however_many_views_one_watch_is_open() -> None:
         for number in range(60):
             fake.put_job(job(f"job-{number}"))
             fake.put_pod(pod(f"pod-{number}", f"job-{number}"))
-        views = [watch.open(f"job-{number}") for number in range(60)]
+        views = [watch.open(f"job-{number}", f"uid-job-{number}") for number in range(60)]
         await until(lambda: fake.watches and all(view.listed and view.pods for view in views))
         for number, view in enumerate(views):
             assert list(view.pods) == [f"pod-{number}"]
@@ -79,7 +81,7 @@ def test_however_many_views_one_watch_is_open() -> None:
 def test_a_change_wakes_the_view_that_it_is_for() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_job(job("a"))
-        one, other = watch.open("a"), watch.open("b")
+        one, other = watch.open("a", "uid-a"), watch.open("b", "uid-b")
         await until(lambda: one.listed and other.listed and fake.watches)
         one.changed.clear()
         other.changed.clear()
@@ -92,16 +94,47 @@ def test_a_change_wakes_the_view_that_it_is_for() -> None:
     on_a_fake(test)
 
 
+@pytest.mark.parametrize("condition", ["Complete", "Suspended"])
+def test_another_job_of_the_same_name_is_not_ours(condition: str) -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a", condition))
+        fake.put_pod(pod("p", "a"))
+        mine, other = watch.open("a", "uid-before"), watch.open("a", "uid-a")
+        await until(lambda: mine.listed and other.listed and other.pods and fake.watches)
+        fake.put_pod(pod("q", "a"))
+        await until(lambda: len(other.pods) == 2 or condition == "Complete")
+        assert other.job is not None
+        assert mine.job is None
+        assert mine.pods == {}
+        assert watch.open("a", "uid-before").pods == {}
+
+    on_a_fake(test)
+
+
+def test_a_job_that_has_ended_is_told_without_the_pods_of_another_of_its_name() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a", "Failed"))
+        stranger = pod("stranger", "a")
+        stranger["metadata"]["labels"][CONTROLLER_UID] = "uid-before"
+        for each in (pod("p", "a", "Failed"), stranger):
+            fake.put_pod(each)
+        view = watch.open("a", "uid-a")
+        await until(lambda: view.listed)
+        assert list(view.pods) == ["p"]
+
+    on_a_fake(test)
+
+
 def test_a_view_that_is_opened_late_knows_what_the_watch_told_before() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        watch.open("first")
+        watch.open("first", "uid-first")
         await until(lambda: fake.watches)
         fake.put_pod(pod("p", "late"))
         fake.put_pod(pod("gone", "late"))
         fake.delete_pod("gone")
         fake.put_pod(pod("q", "first"))
         await until(lambda: any(view.pods for view in watch.views))
-        assert list(watch.open("late").pods) == ["p"]
+        assert list(watch.open("late", "uid-late").pods) == ["p"]
         assert fake.count("pods") == 1
 
     on_a_fake(test)
@@ -111,7 +144,7 @@ def test_what_happened_while_the_watch_was_down_is_noticed() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         for name in ("kept", "lost"):
             fake.put_pod(pod(name, "a"))
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: len(view.pods) == 2 and fake.watches)
         fake.status = lambda asked: 503 if asked.kind in ("pods", "watch") else None
         fake.cut()
@@ -125,7 +158,7 @@ def test_what_happened_while_the_watch_was_down_is_noticed() -> None:
         assert view.pods["lost"]["deleted"]
         assert view.pods["lost"]["metadata"]["deletionTimestamp"]
         assert not view.pods["kept"]["deleted"]
-        late = watch.open("a")
+        late = watch.open("a", "uid-a")
         assert set(late.pods) == {"kept", "new"}
 
     on_a_fake(test)
@@ -134,7 +167,7 @@ def test_what_happened_while_the_watch_was_down_is_noticed() -> None:
 def test_two_views_of_one_job_both_notice_that_a_pod_has_gone() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_pod(pod("p", "a"))
-        one, other = watch.open("a"), watch.open("a")
+        one, other = watch.open("a", "uid-a"), watch.open("a", "uid-a")
         await until(lambda: one.pods and other.pods and fake.watches)
         fake.forget()
         fake._pods.clear()
@@ -150,7 +183,7 @@ def test_two_views_of_one_job_both_notice_that_a_pod_has_gone() -> None:
 
 def test_a_version_that_is_too_old_is_listed_anew() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: fake.watches)
         # The list is not yet as new as what is remembered, as of an API server that has just started.
         fake._oldest = 10**6
@@ -166,7 +199,7 @@ def test_a_version_that_is_too_old_is_listed_anew() -> None:
 
 def test_a_deleted_pod_stays_as_it_was_last_seen() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: fake.watches)
         fake.put_pod(pod("p", "a", "Failed"))
         fake.delete_pod("p")
@@ -179,7 +212,7 @@ def test_a_deleted_pod_stays_as_it_was_last_seen() -> None:
 def test_where_watching_is_forbidden_pods_are_listed() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.status = lambda asked: 403 if asked.kind == "watch" else None
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: fake.count("pods") >= 3)
         fake.put_pod(pod("p", "a"))
         await until(lambda: view.pods)
@@ -196,7 +229,7 @@ def test_an_api_that_answers_again_is_asked_again(kind: str, status: int) -> Non
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_job(job("a"))
         fake.status = lambda asked: status if asked.kind == kind else None
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: fake.count(kind) >= 3)
         fake.status = lambda asked: None
         fake.put_pod(pod("p", "a"))
@@ -215,7 +248,7 @@ def test_credentials_that_cannot_be_had_now_may_be_had_later(monkeypatch: pytest
             return usual()
 
         monkeypatch.setattr(watch.cluster.hook, "get_conn", get_conn)
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed and fake.watches)
 
     on_a_fake(test)
@@ -226,7 +259,7 @@ def test_a_watch_that_ends_at_once_is_not_asked_for_at_once(monkeypatch: pytest.
 
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.watch_seconds = 0
-        watch.open("a")
+        watch.open("a", "uid-a")
         await until(lambda: fake.count("watch"))
         await asyncio.sleep(0.6)
         assert fake.count("watch") == 1
@@ -243,7 +276,7 @@ def test_a_job_is_not_told_to_have_ended_before_its_pods_are_known() -> None:
         fake.put_job(job("a"))
         fake.put_pod(pod("p", "a", "Succeeded"))
         fake.put_pod(pod("q", "b", "Succeeded"))
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed)
         assert view.pods == {}
         fake.put_job(job("a", "Complete"))
@@ -261,7 +294,7 @@ def test_what_the_watch_tells_of_a_job_that_has_ended_is_older_than_what_is_know
         fake.put_job(job("a", "Complete"))
         fake.put_job(job("b"))
         fake.put_pod(pod("p", "a", "Succeeded"))
-        one, other = watch.open("a"), watch.open("b")
+        one, other = watch.open("a", "uid-a"), watch.open("b", "uid-b")
         await until(lambda: one.listed and other.listed and fake.watches)
         one.changed.clear()
         fake.put_pod(pod("p", "a", "Running"))
@@ -276,14 +309,14 @@ def test_what_the_watch_tells_of_a_job_that_has_ended_is_older_than_what_is_know
 def test_a_view_knows_whether_its_pods_have_been_looked_for() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.status = lambda asked: 500 if asked.kind == "pods" else None
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed)
         assert not view.pods_listed
         view.changed.clear()
         fake.status = lambda asked: None
         await until(view.changed.is_set)
         assert view.pods_listed
-        assert watch.open("b").pods_listed
+        assert watch.open("b", "uid-b").pods_listed
 
     on_a_fake(test)
 
@@ -294,7 +327,7 @@ def test_a_job_whose_pods_cannot_be_had_holds_up_no_other() -> None:
             fake.put_job(job(name, "Complete"))
         mine = f"{JOB_NAME}=a"
         fake.status = lambda asked: 500 if mine in asked.query.get("labelSelector", "").split(",") else None
-        views = {name: watch.open(name) for name in "abcdefgh"}
+        views = {name: watch.open(name, f"uid-{name}") for name in "abcdefgh"}
         await until(lambda: all(view.listed for name, view in views.items() if name != "a"))
         await until(lambda: "500" in views["a"].trouble)
         assert not views["a"].listed
@@ -306,7 +339,7 @@ def test_a_job_whose_pods_cannot_be_had_holds_up_no_other() -> None:
 
 def test_credentials_that_were_renewed_are_read_anew() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed and fake.watches)
         fake.token = "another"
         fake.cut()
@@ -325,11 +358,11 @@ def test_nothing_but_refusals_for_minutes_is_an_answer(kind: str, status: int, m
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.status = lambda asked: status if asked.kind == kind else None
         begun = time.monotonic()
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.refused)
         assert time.monotonic() - begun >= 0.5
         assert view.refused == f"{status} {'Unauthorized' if status == 401 else 'Forbidden'}: {kind} refused"
-        late = watch.open("b")
+        late = watch.open("b", "uid-b")
         await until(lambda: late.refused)
 
     on_a_fake(test)
@@ -341,7 +374,7 @@ def test_a_refusal_now_and_then_is_none(monkeypatch: pytest.MonkeyPatch) -> None
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.watch_seconds = 0.1
         fake.status = lambda asked: 401 if fake.count(asked.kind) % 2 else None
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await asyncio.sleep(2)
         assert not view.refused
         fake.status = lambda asked: 403 if fake.count(asked.kind) % 2 else 500
@@ -355,7 +388,7 @@ def test_a_job_that_ended_before_it_was_looked_at_is_told_with_its_pods() -> Non
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_job(job("a", "Failed"))
         fake.put_pod(pod("p", "a", "Failed"))
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed)
         assert list(view.pods) == ["p"]
 
@@ -368,7 +401,7 @@ def test_a_job_whose_pod_has_ended_is_asked_for_soon(monkeypatch: pytest.MonkeyP
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_job(job("a"))
         fake.put_pod(pod("p", "a"))
-        view = watch.open("a")
+        view = watch.open("a", "uid-a")
         await until(lambda: view.listed and fake.watches)
         fake.put_pod(pod("p", "a", "Succeeded"))
         await asyncio.sleep(0.3)
@@ -389,7 +422,7 @@ def test_a_job_that_takes_long_to_start_a_pod_again_is_asked_for_less_and_less(
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         fake.put_job(job("a"))
         fake.put_pod(pod("p", "a", "Failed"))
-        watch.open("a")
+        watch.open("a", "uid-a")
         await asyncio.sleep(1.5)
         assert fake.count("jobs") < 10
 
@@ -400,7 +433,7 @@ def test_the_last_view_ends_the_watch_and_a_new_one_begins_it() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         before = asyncio.all_tasks()
         for _ in range(2):
-            one, other = watch.open("a"), watch.open("b")
+            one, other = watch.open("a", "uid-a"), watch.open("b", "uid-b")
             await until(lambda: fake.watches)
             await watch.close(one)
             await asyncio.sleep(0.1)
@@ -415,9 +448,9 @@ def test_the_last_view_ends_the_watch_and_a_new_one_begins_it() -> None:
 
 def test_a_view_may_be_closed_in_the_moment_in_which_another_is_opened() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
-        one = watch.open("a")
+        one = watch.open("a", "uid-a")
         await until(lambda: one.listed and fake.watches)
-        other = watch.open("b")
+        other = watch.open("b", "uid-b")
         await watch.close(one)
         await asyncio.wait_for(watch.close(other), 5)
         await until(lambda: not fake.connections)
@@ -431,7 +464,7 @@ def test_those_who_ask_by_one_connection_share_a_watch() -> None:
             fake.put_job(job("a"))
 
             async def follow(name: str) -> None:
-                async with watching(cluster_of(fake), fake.namespace, name) as view:
+                async with watching(cluster_of(fake), fake.namespace, name, f"uid-{name}") as view:
                     await until(lambda: view.listed and fake.watches)
                     await asyncio.sleep(0.2)
 
@@ -450,7 +483,7 @@ def test_whoever_is_cancelled_leaves_nothing_open() -> None:
         async with fake_kubernetes() as fake:
 
             async def follow() -> None:
-                async with watching(cluster_of(fake), fake.namespace, "a") as view:
+                async with watching(cluster_of(fake), fake.namespace, "a", "uid-a") as view:
                     while True:
                         await view.changed.wait()
                         view.changed.clear()

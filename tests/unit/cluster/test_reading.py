@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kitops.cluster.reading import container_of, container_states, is_finished, job_of
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID
+from airflow_provider_kitops.cluster.reading import container_of, container_states, is_finished, owner_of
 
 from .recordings import recorded
 
@@ -40,7 +41,11 @@ def test_containers_of_others_are_left_out() -> None:
 
 
 def test_a_pod_knows_its_job() -> None:
-    job, (pod,) = recorded("running")
-    assert job_of(pod) == job["metadata"]["name"]
-    assert job_of({"metadata": {"labels": {"job-name": "old"}}}) == "old"
-    assert job_of({"metadata": {"labels": None}}) == job_of({"metadata": {}}) == ""
+    _, (pod,) = recorded("running")
+    assert owner_of(pod) == "1de7bfb4-0a14-4080-9aa8-408b9d17ce52"
+    labels = {CONTROLLER_UID: "by-label"}
+    assert owner_of({"metadata": {"labels": labels}}) == "by-label"
+    owners = [{"kind": "Node", "uid": "n"}, {"kind": "Job", "uid": "by-owner", "controller": True}]
+    assert owner_of({"metadata": {"labels": labels, "ownerReferences": owners}}) == "by-owner"
+    assert owner_of({"metadata": {"labels": labels, "ownerReferences": owners[:1]}}) == "by-label"
+    assert owner_of({"metadata": {"labels": None, "ownerReferences": None}}) == owner_of({"metadata": {}}) == ""
