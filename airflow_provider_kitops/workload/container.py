@@ -254,7 +254,7 @@ def _clear(checkpoints: Path) -> None:
             runner.empty(checkpoints)
     except _Terminated:
         logger.warning("Terminated before all checkpoints in %s were removed.", checkpoints)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - whatever a program leaves there, its work is published
         logger.warning("Cannot remove the checkpoints in %s: %s.", checkpoints, said(error))
 
 
@@ -300,7 +300,7 @@ def _line(text: str) -> str:
 
 
 class _Message:
-    """The termination message, and the last line of a failure.
+    """The termination message, and the last line of a failure. What was published stays told, whatever comes after.
 
     :param path: where Kubernetes reads it.
     """
@@ -308,6 +308,7 @@ class _Message:
     def __init__(self, path: Path, hidden: _Hidden) -> None:
         self._path = path
         self._hidden = hidden
+        self._published = False
 
     def succeed(self, result: runner.WorkloadResult) -> None:
         """Tell what was published.
@@ -327,10 +328,14 @@ class _Message:
             del told["reference"]
         with storage_errors("write", self._path):
             self._path.write_bytes(_json(told))
+        self._published = True
 
     def fail(self, error: str, code: int, *, transient: bool) -> int:
-        """Tell what went wrong, in one line, and return ``code``."""
+        """Tell what went wrong, in one line, and return the exit code: ``code``, but 0 after a success."""
         line = _line(self._hidden.out_of(error))
+        if self._published:
+            logger.warning("After the output was published: %s", line)
+            return 0
         sys.stdout.flush()
         try:
             self._path.write_bytes(_failure(line, transient))

@@ -11,7 +11,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from airflow_provider_kitops.oci.disk import storage_error, storage_errors, writ
 from airflow_provider_kitops.oci.errors import Conflict, DigestMismatch, InvalidInput, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
+from airflow_provider_kitops.workload._removal import empty_tree, remove_tree
 from airflow_provider_kitops.workload.metrics import metrics_bytes, parse_metrics, read_metrics
 from airflow_provider_kitops.workload.provenance import BUILDER_LOCAL, attach_provenance
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
@@ -153,7 +153,7 @@ def fetch(
             continue
         with storage_errors("empty", directory):
             if directory.exists():
-                shutil.rmtree(directory)
+                remove_tree(directory)
             directory.mkdir()
         reference = store.reference(text)
         with watch(name, str(reference)) if watch else nullcontext() as on_progress:
@@ -376,14 +376,9 @@ def run_local(
 def empty(directory: Path) -> None:
     """Remove what is in a directory, and leave the directory, which may be where a volume is mounted.
 
-    :raises OSError: something cannot be removed.
+    :raises OSError: something cannot be removed; the rest is.
     """
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            if path.name != _LOST:
-                shutil.rmtree(path)
-        else:
-            path.unlink()
+    empty_tree(directory, keep=_LOST)
 
 
 def _kitfile(spec: WorkloadSpec) -> Kitfile:
@@ -442,10 +437,9 @@ def _log(path: Path) -> Iterator[Callable[[str], None]]:
 def _remove(root: Path) -> None:
     """Remove a run's directory. It is renamed first, so that no run goes on from what a kill in between leaves."""
     removed = root.with_name(root.name + ".removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    with suppress(OSError):
-        root.rename(removed)
-    shutil.rmtree(removed, ignore_errors=True)
+    for step in (partial(remove_tree, removed), partial(root.rename, removed), partial(remove_tree, removed)):
+        with suppress(OSError):
+            step()
 
 
 def _start(spec: WorkloadSpec, paths: _Paths) -> subprocess.Popen[str]:

@@ -185,6 +185,25 @@ def test_fetch_work_publish(private: Place, tmp_path: Path) -> None:
         assert published_metrics(store, told["reference"]) == {"loss": 0.25}
 
 
+#: Directories in directories, more than Python recurses.
+NEST = """
+    os.chdir(os.environ["KITOPS_CHECKPOINTS"])
+    for _ in range(3000):
+        os.mkdir("nested")
+        os.chdir("nested")
+"""
+
+
+def test_checkpoints_nested_at_will_do_not_undo_what_was_published(private: Place, tmp_path: Path) -> None:
+    spec = private.spec(command=["python", "-c", textwrap.dedent(PROGRAM + NEST)])
+    pod = Pod(tmp_path, spec, private.config)
+    pod.run("fetch")
+    pod.work()
+    pod.run("publish")
+    assert pod.message()["digest"]
+    assert list((pod.root / "checkpoints").iterdir()) == []
+
+
 def test_both_steps_may_run_again(private: Place, tmp_path: Path) -> None:
     pod = Pod(tmp_path, private.spec(), private.config)
     pod.run("fetch")

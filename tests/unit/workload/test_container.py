@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -376,6 +378,91 @@ def test_a_volume_s_own_directory_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "a")
     runner.empty(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lost+found"]
+
+
+def nest(directory: Path, depth: int = 3000) -> None:
+    """Directories in directories, as a program can make them: no path leads to the last one."""
+    before = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir(directory)
+        for _ in range(depth):
+            Path("nested").mkdir()
+            os.chdir("nested")
+        Path("file").write_text("x")
+    finally:
+        os.fchdir(before)
+        os.close(before)
+
+
+def test_directories_nested_deeper_than_a_path_is_long_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "wide" / "a").mkdir(parents=True)
+    (tmp_path / "wide" / "b").mkdir()
+    nest(tmp_path / "wide" / "a")
+    nest(tmp_path)
+    runner.empty(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_behind_a_link_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    for link in (tmp_path / "out" / "link", tmp_path / "out" / "a" / "link"):
+        link.symlink_to(tmp_path / "kept")
+    runner.empty(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert (tmp_path / "kept" / "file").exists()
+
+
+def test_an_output_of_an_earlier_try_may_be_nested_at_will(spec: WorkloadSpec, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    nest(tmp_path / "out")
+    runner.begin(spec, tmp_path)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_is_refused_is_left_and_the_rest_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    unlink = os.unlink
+    refusals = iter([PermissionError(errno.EPERM, "Operation not permitted")])
+
+    def refusing(name: str, **named: Any) -> None:
+        if error := next(refusals, None):
+            raise error
+        unlink(name, **named)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    with pytest.raises(PermissionError, match="not permitted"):
+        runner.empty(tmp_path)
+    monkeypatch.undo()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_was_published_stays_told_whatever_comes_after(
+    step: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = result({})
+    where = "airflow_provider_kitops.workload"
+    (tmp_path / "root" / "checkpoints").mkdir(parents=True)
+    monkeypatch.setattr(f"{where}.mounts.read_spec", lambda *_: None)
+    monkeypatch.setattr(f"{where}.mounts.read_store_config", lambda *_: StoreConfig(layout=tmp_path / "registry"))
+    monkeypatch.setattr(f"{where}.container.publish", lambda *_: made)
+    for error, told in [
+        (RecursionError("too deep"), "Cannot remove the checkpoints"),
+        (OSError(errno.EPERM, "Operation not permitted"), "Cannot remove the checkpoints"),
+        (KeyboardInterrupt(), "After the output was published: The step was interrupted."),
+    ]:
+
+        def broken(*_: Any, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(f"{where}.runner.empty", broken)
+        assert step("publish") == 0
+        assert json.loads((tmp_path / "message").read_text())["digest"] == made.descriptor.digest
+        assert told in caplog.text
+        caplog.clear()
 
 
 def statement(*byproducts: Any) -> Statement:
