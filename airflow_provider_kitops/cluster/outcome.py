@@ -6,6 +6,7 @@ Works on the API's own objects (JSON as mappings), so it knows no client and can
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from airflow_provider_kitops.cluster.reading import (
     status_of,
     time_of,
 )
-from airflow_provider_kitops.workload.metrics import readable
+from airflow_provider_kitops.workload.metrics import readable, too_deep
 from airflow_provider_kitops.workload.mounts import PUBLISH, WORK
 
 _GPU_MEMORY = re.compile(
@@ -155,12 +156,24 @@ def _published(pods: Sequence[Json]) -> Outcome:
         for container, state in container_states(pod):
             ended = state.get("terminated")
             if container == PUBLISH and ended and ended.get("exitCode") == 0:
-                result = readable(_json(ended.get("message")))
-                if result and isinstance(result.get("digest"), str):
+                result = _result(ended.get("message"))
+                if result:
                     return Outcome("Completed", f"Published {result['digest']}.", succeeded=True, result=result)
                 said = _line(ended.get("message") or "nothing")
                 return Outcome("NoResult", f"The container publish ended well but told no digest: {said}")
     return Outcome("NoResult", "The Job completed, but its pod is gone, and with it the digest.", retry=True)
+
+
+def _result(text: str | None) -> dict[str, Any] | None:
+    """What ``publish`` told, if it names a digest.
+
+    The container is not trusted to have cleaned it: a value nested too deeply is None, and no key is Airflow's own.
+    """
+    told = _json(text)
+    if not told or not isinstance(told.get("digest"), str):
+        return None
+    result: dict[str, Any] = readable({name: None if too_deep(each) else each for name, each in told.items()})
+    return result
 
 
 def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes: Sequence[int]) -> Outcome:
@@ -220,10 +233,15 @@ def _memory_limit(pod: Json, container: str) -> str:
 
 def _json(text: str | None) -> dict[str, Any] | None:
     try:
-        found = json.loads(text or "", parse_constant=_no_number)
+        found = json.loads(text or "", parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def _no_number(text: str) -> float:

@@ -33,7 +33,7 @@ from airflow_provider_kitops.oci.errors import Conflict, DigestMismatch, Invalid
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
 from airflow_provider_kitops.workload._removal import empty_tree, remove_tree
-from airflow_provider_kitops.workload.metrics import metrics_bytes, parse_metrics, read_metrics
+from airflow_provider_kitops.workload.metrics import METRICS_FILE, metrics_bytes, parse_metrics, reserved_keys
 from airflow_provider_kitops.workload.provenance import BUILDER_LOCAL, attach_provenance
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, INPUTS, OUTPUT, WorkloadSpec
 
@@ -56,6 +56,7 @@ _KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
 # The file system's own, at the top of a volume; nobody but root may look into it.
 _LOST = "lost+found"
 _NAME_LIMIT = 200  # characters of a command in a message; an argument may be a whole program
+_KEYS_SHOWN = 10
 # Seconds that a run waits for the same run's lock: one whose parent was killed takes a moment to notice and to end;
 # whoever holds it longer is at work.
 _LOCK_WAIT = 10.0
@@ -246,7 +247,16 @@ def finish(spec: WorkloadSpec, root: Path, *, seconds: float | None = None) -> N
             f"{_name(spec)} ended well but left nothing in its output directory.",
             hint=f"The program must write its result to ${OUTPUT}.",
         )
-    read_metrics(paths.output)
+    measured = metrics_bytes(paths.output)
+    if measured is not None and (renamed := reserved_keys(measured)):
+        shown = ", ".join(repr(key[:_NAME_LIMIT]) for key in renamed[:_KEYS_SHOWN])
+        more = f" and {len(renamed) - _KEYS_SHOWN} more" if len(renamed) > _KEYS_SHOWN else ""
+        logger.warning(
+            "Keys in %s that begin with two underscores are told with one, for they are Airflow's: %s%s.",
+            METRICS_FILE,
+            shown,
+            more,
+        )
     begun, now = json.loads(paths.begun.read_text(encoding="utf-8"))["started"], time.time()
     note = {
         "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),

@@ -271,3 +271,32 @@ def test_a_result_that_is_no_json_is_no_result() -> None:
     outcome = outcome_of(job, [pod])
     assert outcome is not None
     assert outcome.reason == "NoResult"
+
+
+def published(message: str) -> Outcome:
+    job, (pod,) = recorded("complete")
+    state(pod, "publish")["terminated"]["message"] = message
+    return outcome(Recording(job, [pod]))
+
+
+@pytest.mark.parametrize("levels", [51, 300, 900, 20_000])
+@pytest.mark.parametrize("name", ["metrics", "else"])
+def test_what_is_nested_too_deeply_is_not_told(levels: int, name: str) -> None:
+    found = published(f'{{"digest": "{DIGEST}", "{name}": ' + "[" * levels + "]" * levels + "}")
+    if found.succeeded:
+        assert found.result == {"digest": DIGEST, name: None}
+    else:
+        assert (levels, found.reason) == (20_000, "NoResult")
+
+
+@pytest.mark.parametrize("key", ["__classname__", "__id__", "__type", "__var", "__version__", "__data__"])
+def test_a_message_makes_no_object_of_airflow(key: str) -> None:
+    told = {"digest": DIGEST, "metrics": {"a": [{key: "airflow.models.connection.Connection"}]}, key: 1}
+    found = published(json.dumps(told))
+    assert found.succeeded
+    assert '"__' not in json.dumps(found.to_json())
+    assert found.result["metrics"] == {"a": [{key[1:]: "airflow.models.connection.Connection"}]}
+
+
+def test_a_number_that_json_cannot_say_is_no_result() -> None:
+    assert published(f'{{"digest": "{DIGEST}", "metrics": {{"loss": 1e999}}}}').reason == "NoResult"

@@ -465,6 +465,17 @@ def test_what_was_published_stays_told_whatever_comes_after(
         caplog.clear()
 
 
+def test_metrics_that_get_another_name_are_named_once(
+    spec: WorkloadSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner.begin(spec, tmp_path)
+    (tmp_path / "out" / "metrics.json").write_text(json.dumps({"__type": 1, "a": [{"__x\n": 2}], "loss": 3}))
+    runner.finish(spec, tmp_path)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().endswith(r"'__type', '__x\n'.")
+
+
 def statement(*byproducts: Any) -> Statement:
     subject = Subject("demo/model", digest_of(b"model"))
     return Statement([subject], SLSA_PROVENANCE, {"runDetails": {"byproducts": list(byproducts)}})
