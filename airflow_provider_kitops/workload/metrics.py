@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -45,6 +46,8 @@ def metrics_bytes(output: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise WorkloadFailed(f"The program's {METRICS_FILE} is a link, not a file.") from error
         raise WorkloadFailed(f"The program's {METRICS_FILE} cannot be read as a file: {error.strerror}.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

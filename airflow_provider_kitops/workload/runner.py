@@ -223,7 +223,8 @@ def begin(spec: WorkloadSpec, root: Path) -> None:
         for directory in (paths.inputs, paths.config, paths.output, paths.state):
             directory.mkdir(parents=True, exist_ok=True)
         paths.done.unlink(missing_ok=True)
-        # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
+    # Whatever an earlier try left in the output is not this try's; what is worth keeping is in the checkpoints.
+    with storage_errors("empty", paths.output):
         empty(paths.output)
     write_file(paths.config / "config.json", (json.dumps(spec.config, indent=2, sort_keys=True) + "\n").encode())
     write_file(paths.config / "config.yaml", _yaml.dump(spec.config).encode())
@@ -235,14 +236,16 @@ def finish(spec: WorkloadSpec, root: Path, *, seconds: float | None = None) -> N
 
     :param seconds: how long it took; by default what has passed since ``begin``.
     :raises WorkloadFailed: it left no output, or metrics that cannot be used; or ``begin`` was never called.
-    :raises StorageError: the note cannot be written.
+    :raises StorageError: the output cannot be read, or the note cannot be written.
     """
     paths = _Paths(root)
     if paths.done.is_file():
         return
     if not paths.begun.is_file():
         raise WorkloadFailed(f"There is no work in {root}: nothing was fetched for it.")
-    if not paths.output.is_dir() or not any(each.name != _LOST for each in paths.output.iterdir()):
+    with storage_errors("read the output in", paths.output):
+        left = paths.output.is_dir() and any(each.name != _LOST for each in paths.output.iterdir())
+    if not left:
         raise WorkloadFailed(
             f"{_name(spec)} ended well but left nothing in its output directory.",
             hint=f"The program must write its result to ${OUTPUT}.",

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -474,6 +476,33 @@ def test_metrics_that_get_another_name_are_named_once(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().endswith(r"'__type', '__x\n'.")
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A run's directory whose output nobody may look into, seen by somebody who is not root."""
+    root = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    if user == 0:
+        os.chown(root, 65534, -1)
+        os.seteuid(65534)
+    try:
+        for name in ("out", "state"):
+            (root / name).mkdir()
+        (root / "state" / "begun.json").write_text('{"started": 1}')
+        (root / "out").chmod(0)
+        yield root
+        (root / "out").chmod(0o700)
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(root)
+
+
+def test_an_output_that_nobody_may_look_into_is_named(spec: WorkloadSpec, closed: Path) -> None:
+    with pytest.raises(StorageError, match=f"^Cannot read the output in {closed}/out: Permission denied"):
+        runner.finish(spec, closed)
+    with pytest.raises(StorageError, match=f"^Cannot empty {closed}/out: Permission denied"):
+        runner.begin(spec, closed)
 
 
 def statement(*byproducts: Any) -> Statement:

@@ -34,6 +34,12 @@ def test_only_a_file_of_the_output_is_read(tmp_path: Path, make: Callable[[Path]
     assert "password" not in str(raised.value)
 
 
+def test_a_link_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").symlink_to("/no/such/file")
+    with pytest.raises(WorkloadFailed, match=r"metrics\.json is a link, not a file"):
+        read_metrics(tmp_path)
+
+
 def test_no_file_is_no_metrics(tmp_path: Path) -> None:
     assert read_metrics(tmp_path) == {}
 
