@@ -36,6 +36,7 @@ class FakeKubernetes:
 
     :param asked: all requests.
     :param status: the status to answer a request with instead of what was asked for, or ``None``.
+    :param message: what that answer says, if not which kind was refused.
     :param token: what whoever asks must have to show, if not empty.
     :param watch_seconds: how long a watch is kept open, if not as long as it was asked for.
     :param logs: the log's lines, with their times, by pod and container.
@@ -46,6 +47,7 @@ class FakeKubernetes:
     namespace: str = "models"
     asked: list[Asked] = field(default_factory=list)
     status: Callable[[Asked], int | None] = lambda asked: None
+    message: str = ""
     token: str = ""
     watch_seconds: float | None = None
     logs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -142,7 +144,7 @@ class FakeKubernetes:
         known = not self.token or request.headers.get("Authorization") == f"Bearer {self.token}"
         status = self.status(asked) if known else 401
         if status:
-            said = {"kind": "Status", "code": status, "reason": "Refused", "message": f"{kind} refused"}
+            said = {"kind": "Status", "code": status, "reason": "Refused", "message": self.message or f"{kind} refused"}
             return web.json_response(said, status=status)
         if kind == "patch":
             return await self._patch(request)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+
+_SAID_LIMIT = 500  # characters; that something is forbidden takes some three hundred, with all names in it
+
+
+async def said_in(answer: Any) -> str:
+    """What the API says of why it refuses, in one line."""
+    text = (await answer.read()).decode(errors="replace")
+    with suppress(ValueError, LookupError, TypeError, RecursionError):  # it may be something before the API
+        text = str(json.loads(text)["message"])
+    return " ".join(text.split())[:_SAID_LIMIT]
 
 
 class ClusterConnection:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.reading import container_states
+from airflow_provider_kitops.triggers._connection import said_in
 from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
 
 if TYPE_CHECKING:
@@ -129,8 +130,7 @@ class Logs:
                 **more,
             )
             if answer.status >= 400:
-                text = (await answer.read()).decode(errors="replace")
-                raise client.ApiException(status=answer.status, reason=" ".join(text.split())[:300])
+                raise client.ApiException(status=answer.status, reason=await said_in(answer))
             rest, goes_on = b"", False
             async for chunk in answer.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import random
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
 from airflow_provider_kitops.cluster.reading import is_finished, owner_of
+from airflow_provider_kitops.triggers._connection import said_in
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.triggers._connection import ClusterConnection
@@ -326,12 +326,7 @@ async def _read(answer: Any) -> dict[str, Any]:
     from kubernetes_asyncio.client import ApiException
 
     if answer.status >= 400:
-        text = (await answer.read()).decode(errors="replace")
-        try:
-            said = str(json.loads(text)["message"])
-        except (ValueError, LookupError, TypeError):
-            said = text
-        raise ApiException(status=answer.status, reason=f"{answer.reason}: {said[:300]}")
+        raise ApiException(status=answer.status, reason=f"{answer.reason}: {await said_in(answer)}")
     found: dict[str, Any] = await answer.json()
     return found
 
@@ -373,4 +368,4 @@ def _ended(pod: dict[str, Any]) -> bool:
 def _said(error: Exception) -> str:
     status, reason = getattr(error, "status", None), getattr(error, "reason", None)
     text = f"{status} {reason}" if status and reason else str(error)
-    return " ".join(text.split())[:300] or type(error).__name__
+    return " ".join(text.split())[:600] or type(error).__name__

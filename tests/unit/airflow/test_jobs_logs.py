@@ -253,9 +253,21 @@ def test_a_log_that_may_not_be_read_is_told_once() -> None:
             logs.see(pods_of(work="running"))
         await logs.finish(10)
 
-    (line,) = on_a_fake(test)
-    assert line.startswith("(the log of work may not be read: ")
-    assert "log refused" in line
+    assert on_a_fake(test) == ["(the log of work may not be read: log refused)"]
+
+
+def test_what_forbids_a_log_is_told_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = "system:serviceaccount:airflow-of-the-team:airflow-of-the-team-triggerer"
+    said = f'pods "{"fine-tune-" * 6}" is forbidden: User "{account}" cannot get resource "pods/log"'
+    said += f' in API group "" in the namespace "{"models-" * 9}": no access'
+
+    async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+        monkeypatch.setattr(fake, "message", said)
+        fake.status = lambda asked: 403
+        logs.see(pods_of(work="running"))
+        await logs.finish(10)
+
+    assert on_a_fake(test) == [f"(the log of work may not be read: {said})"]
 
 
 def test_credentials_that_were_renewed_are_read_anew() -> None:
