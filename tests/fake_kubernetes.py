@@ -202,6 +202,8 @@ class FakeKubernetes:
         log = self.logs.get((pod, request.query["container"]))
         if log is None:
             return web.json_response({"code": 404, "message": "not found"}, status=404)
+        if tail := request.query.get("tailLines"):
+            log = b"".join(log.splitlines(keepends=True)[-int(tail) :])
         response = web.StreamResponse()
         await response.prepare(request)
         if not self.cut_logs:

@@ -14,7 +14,7 @@ from airflow_provider_kitops.cluster.names import LOGGED
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
 from airflow_provider_kitops.triggers._connection import ClusterConnection
-from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs
+from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs, plain
 from airflow_provider_kitops.triggers._watch import View, watching
 
 if TYPE_CHECKING:
@@ -87,11 +87,16 @@ async def follow_job(
 
 class _Following:
     def __init__(self, view: View, settings: JobSettings, write: Callable[[str], None], deadline: float | None) -> None:
-        self.view, self.settings, self.write, self.deadline = view, settings, write, deadline
+        self.view, self.settings, self.deadline = view, settings, deadline
+        self._write = write
         self.waiting: Waiting | None = None
         self.told: set[str] = set()
         self.told_waiting = ""
         self.trouble = ""
+
+    def write(self, line: str) -> None:
+        """Write a line, which may hold a program's words."""
+        self._write(plain(line))
 
     def outcome(self) -> Outcome | None:
         pods = list(self.view.pods.values())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,22 @@ _AGAIN_SECONDS, _LONGEST_WAIT = 1.0, 30.0  # before a log is asked for again
 _TRIES = 5  # with credentials that are refused
 CLOCKS_APART = 60.0  # seconds that a node's clock may be before ours; what is read again for it is not written again
 
+# All tasks that wait share one process: a container that writes more than so many lines in so long is cut short, but
+# for its last lines. A long line counts for several.
+_LINES, _LINES_SECONDS, _LINE_CHARACTERS = 10_000, 60.0, 250
+_LAST_LINES = 200
+_LINES_AT_ONCE = 200  # before others have their turn
+_TAIL_SECONDS = 5.0  # for the last lines of a log that could not be read in time
+
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+# What controls a terminal or the direction of a text, and what Airflow's page of a log folds lines by.
+_MISLEADING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|::(?=(?:end)?group::)")
+
+
+def plain(text: str) -> str:
+    """A text that a program may have written, without what would mislead whoever reads it on Airflow's page."""
+    return _MISLEADING.sub("\N{REPLACEMENT CHARACTER}", _COLOUR.sub("", text))
+
 
 class Logs:
     """Follows every container of a Job's pods.
@@ -38,7 +57,8 @@ class Logs:
     def __init__(
         self, cluster: ClusterConnection, namespace: str, write: Callable[[str], None], since: datetime | None = None
     ) -> None:
-        self.cluster, self.namespace, self.write, self.since = cluster, namespace, write, since
+        self.cluster, self.namespace, self.since = cluster, namespace, since
+        self._write = write
         #: The last line's time.
         self.until = since
         #: The last progress that a program told.
@@ -46,6 +66,12 @@ class Logs:
         self._told, self._last = 0.0, ""
         self._pods: dict[str, dict[str, Any]] = {}
         self._following: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._seen: dict[tuple[str, str], _Seen] = {}
+        self._bounded: dict[str, _Bounded] = {}
+
+    def write(self, line: str) -> None:
+        """Write a line."""
+        self._write(plain(line))
 
     def see(self, pods: dict[str, dict[str, Any]]) -> None:
         """Follow what has begun to run."""
@@ -64,9 +90,10 @@ class Logs:
         tasks = list(self._following.values())
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
+            await self.stop()
             if late and not running:
                 self.write("(the rest of the log could not be read in time)")
-        await self.stop()
+                await asyncio.gather(*(self._tail(*key) for key, task in self._following.items() if task in late))
         self._tell(final=True)
 
     async def stop(self) -> None:
@@ -76,10 +103,17 @@ class Logs:
         await asyncio.gather(*self._following.values(), return_exceptions=True)
 
     async def _follow(self, pod: str, container: str) -> None:
+        try:
+            await self._read(pod, container)
+        finally:
+            self._bound(container).flush()
+
+    async def _read(self, pod: str, container: str) -> None:
         from aiohttp import ClientError
         from kubernetes_asyncio.client import ApiException
 
-        seen, wait, refused = _Seen(self.since), _AGAIN_SECONDS, 0
+        seen = self._seen[pod, container] = _Seen(self.since)
+        wait, refused = _AGAIN_SECONDS, 0
         while True:
             ended = self._ended(pod, container)  # known before it is read: then all that it wrote is in the answer
             try:
@@ -107,13 +141,27 @@ class Logs:
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
 
+    async def _tail(self, pod: str, container: str) -> None:
+        """Read the last lines of a log that is too long, or too slow, to be read to its end."""
+        seen, last = self._seen.get((pod, container), _Seen(self.since)), self._bound(container)
+        seen.again()
+        last.only_last()
+        with suppress(Exception):  # that the rest is missing has been told
+            async with asyncio.timeout(_TAIL_SECONDS):
+                async for line, goes_on in self._lines(pod, container, None, follow=False, tail=_LAST_LINES):
+                    if seen.new(line, goes_on=goes_on):
+                        self._line(container, seen.text)
+        last.flush()
+
     async def _lines(
-        self, pod: str, container: str, since: datetime | None, *, follow: bool
+        self, pod: str, container: str, since: datetime | None, *, follow: bool, tail: int | None = None
     ) -> AsyncIterator[tuple[str, bool]]:
         """The log's lines, each with whether it goes on with the one before: a long one comes in pieces."""
         from kubernetes_asyncio import client
 
         more: dict[str, Any] = {}
+        if tail is not None:
+            more["tail_lines"] = tail
         if since is not None:
             # By the node's clock, which need not be ours.
             begin = since - timedelta(seconds=CLOCKS_APART)
@@ -134,13 +182,16 @@ class Logs:
             rest, goes_on = b"", False
             async for chunk in answer.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
+                for number, line in enumerate(lines, 1):
                     yield line.decode(errors="replace"), goes_on
                     goes_on = False
+                    if number % _LINES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
                 if len(rest) > _LINE_LIMIT * 4:
                     piece, rest = _cut(rest)
                     yield piece.decode(errors="replace"), goes_on
                     goes_on = True
+                await asyncio.sleep(0)  # the next chunk may be there already
             if rest:
                 yield rest.decode(errors="replace"), goes_on
 
@@ -159,7 +210,12 @@ class Logs:
             self._tell()
             return
         for begin in range(0, max(len(text), 1), _LINE_LIMIT):
-            self.write(f"[{container}] {text[begin : begin + _LINE_LIMIT]}")
+            self._bound(container).line(f"[{container}] {text[begin : begin + _LINE_LIMIT]}")
+
+    def _bound(self, container: str) -> _Bounded:
+        if container not in self._bounded:
+            self._bounded[container] = _Bounded(container, self.write)
+        return self._bounded[container]
 
     def _tell(self, *, final: bool = False) -> None:
         if self.progress is None:
@@ -168,6 +224,55 @@ class Logs:
         if (final and text != self._last) or (not final and now - self._told >= _PROGRESS_SECONDS):
             self._told, self._last = now, text
             self.write(f"[work] {text}")
+
+
+class _Bounded:
+    """The lines of one container: all, but of a flood the first and the last ones only.
+
+    :param write: gets them.
+    """
+
+    def __init__(self, container: str, write: Callable[[str], None]) -> None:
+        self._container, self._write = container, write
+        self._begin, self._room = -_LINES_SECONDS, 0
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._held = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def line(self, text: str) -> None:
+        """Write a line, or hold it back."""
+        now = time.monotonic()
+        if not self._held and now - self._begin >= _LINES_SECONDS:
+            self._begin, self._room = now, _LINES
+        if self._room > 0:
+            self._room -= 1 + len(text) // _LINE_CHARACTERS
+            self._write(text)
+            return
+        if not self._held:  # whoever writes no more for now is to be seen to have
+            left = self._begin + _LINES_SECONDS - now
+            self._timer = asyncio.get_running_loop().call_later(max(left, 0.0), self.flush)
+        self._held += 1
+        self._last.append(text)
+
+    def only_last(self) -> None:
+        """From now on, hold all lines back until ``flush``."""
+        self._begin, self._room = time.monotonic(), 0
+
+    def flush(self) -> None:
+        """Write the last lines that were held back, and how many there were before them."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if not self._held:
+            return
+        left_out, last = self._held - len(self._last), list(self._last)
+        self._held = 0
+        self._last.clear()
+        self._begin = -_LINES_SECONDS
+        if left_out:
+            self._write(f"({left_out} lines of {self._container} left out)")
+        for each in last:
+            self._write(each)
 
 
 def _cut(line: bytes) -> tuple[bytes, bytes]:

@@ -144,6 +144,25 @@ class TestLine:
     def test_of_a_bar_its_last_state_is_shown(self, text: str, shown: str) -> None:
         assert self.written(text) == [f"[work] {shown}"]
 
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("::group::Pre Execute", "\ufffdgroup::Pre Execute"),
+            ("x ::endgroup::", "x \ufffdendgroup::"),
+            (":::group::endgroup::", ":\ufffdgroup\ufffdendgroup::"),
+            ("::gr\x1b[0moup::", "\ufffdgroup::"),
+            ("std::group::by", "std\ufffdgroup::by"),
+            ("std::group a::b", "std::group a::b"),
+            ("a\x00b\x07\x9b2J\u202ec", "a\ufffdb\ufffd\ufffd2J\ufffdc"),
+            ("\x1b]8;;http://x\x07link", "\ufffd]8;;http://x\ufffdlink"),
+            ("\x1b[1;32mgreen\x1b[0m", "green"),
+            ("\x1b[2Ja", "\ufffd[2Ja"),
+            ("a\tb é€😀", "a\tb é€😀"),
+        ],
+    )
+    def test_what_misleads_whoever_reads_it_is_replaced(self, text: str, shown: str) -> None:
+        assert self.written(text) == [f"[work] {shown}"]
+
     def test_progress_is_told_now_and_then(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 1000.0
         monkeypatch.setattr(_logs.time, "monotonic", lambda: now)
@@ -161,6 +180,109 @@ class TestLine:
     def test_progress_behind_a_bar_is_progress(self) -> None:
         line = WorkloadProgress("train", 1, 2).to_line()
         assert self.written(f" 50%|##  \r{line}") == ["[work] train 1/2"]
+
+
+class TestFlood:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_logs, "_LINES", 1000)
+        monkeypatch.setattr(_logs, "_LINES_SECONDS", 600.0)
+
+    def test_of_a_flood_the_first_and_the_last_lines_are_written(self) -> None:
+        told = WorkloadProgress("train", 1, 2)
+
+        async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+            texts = [*map(str, range(30_000)), told.to_line(), "ValueError: this is why"]
+            fake.logs["p", "work"] = log_of(*texts, step=1000)
+            fake.logs["p", "fetch"] = log_of("fetched")
+            logs.see(pods_of(fetch="terminated", work="terminated"))
+            await logs.finish(30)
+            assert logs.progress == told
+
+        lines = on_a_fake(test)
+        assert lines.count("[fetch] fetched") == lines.count("[work] train 1/2") == 1
+        rest = [line for line in lines if line not in ("[fetch] fetched", "[work] train 1/2")]
+        assert rest[:1000] == [f"[work] {number}" for number in range(1000)]
+        assert rest[1000] == "(28801 lines of work left out)"
+        assert rest[1001:] == [
+            *(f"[work] {number}" for number in range(29_801, 30_000)),
+            "[work] ValueError: this is why",
+        ]
+
+    def test_others_have_their_turn(self) -> None:
+        turn, turns = 0, []
+
+        async def others() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        async def run() -> None:
+            async with fake_kubernetes() as fake:
+                cluster = ClusterConnection(lambda: AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig))
+                logs = Logs(cluster, fake.namespace, lambda line: turns.append(turn))
+                fake.logs["p", "work"] = log_of(*map(str, range(20_000)))
+                other = asyncio.create_task(others())
+                logs.see(pods_of(work="terminated"))
+                await logs.finish(30)
+                other.cancel()
+
+        asyncio.run(run())
+        assert max(turns.count(each) for each in set(turns)) <= 2 * _logs._LINES_AT_ONCE
+
+    def test_whoever_writes_no_more_is_seen_to_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_logs, "_LINES_SECONDS", 0.5)
+        lines: list[str] = []
+
+        async def run() -> None:
+            logs = unconnected(lines.append)
+            for number in range(2000):
+                logs._line("work", str(number))
+            assert len(lines) == 1000
+            await asyncio.sleep(1)
+            assert (len(lines), lines[-1]) == (1201, "[work] 1999")
+            logs._line("work", "and on")
+            assert lines[-1] == "[work] and on"
+
+        asyncio.run(run())
+        assert lines[1000] == "(800 lines of work left out)"
+
+    def test_long_lines_are_a_flood_too(self) -> None:
+        lines: list[str] = []
+
+        async def run() -> None:
+            logs = unconnected(lines.append)
+            for _ in range(1000):
+                logs._line("work", "x" * 10_000)
+            await logs.stop()
+
+        asyncio.run(run())
+        assert sum(map(len, lines)) < 10**6
+
+    def test_whoever_is_cancelled_writes_what_was_held_back(self) -> None:
+        async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+            fake.logs["p", "work"] = log_of(*map(str, range(1500)))
+            logs.see(pods_of(work="running"))
+            while len(lines) < 1000:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            await logs.stop()
+            await logs.stop()
+
+        lines = on_a_fake(test)
+        assert lines[1000:] == ["(300 lines of work left out)", *(f"[work] {number}" for number in range(1300, 1500))]
+
+    def test_of_a_log_that_cannot_be_read_in_time_the_last_lines_are(self) -> None:
+        async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+            fake.logs["p", "work"] = log_of(*map(str, range(500)))
+            fake.status = lambda asked: None if "tailLines" in asked.query else 500
+            logs.see(pods_of(work="terminated"))
+            await logs.finish(0.3)
+
+        lines = on_a_fake(test)
+        told = "(the rest of the log could not be read in time)"
+        assert lines == [told, *(f"[work] {number}" for number in range(300, 500))]
 
 
 def pods_of(name: str = "p", **states: str) -> dict[str, Any]:
