@@ -281,7 +281,7 @@ def test_a_queue_is_kueues_business() -> None:
 
 
 def test_job_and_pod_are_found_by_what_made_them() -> None:
-    objects = objects_of(labels={"team": "a", TASK: "other"}, annotations={"note": "b"})
+    objects = objects_of(labels={"team": "a"}, annotations={"note": "b"})
     for labels in (objects.job["metadata"]["labels"], objects.job["spec"]["template"]["metadata"]["labels"]):
         assert dict(MANAGED_BY).items() <= labels.items()
         assert labels["team"] == "a"
