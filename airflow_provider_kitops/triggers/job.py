@@ -85,6 +85,7 @@ class WorkloadJobTrigger(BaseTrigger):
             self._hook,
             self.namespace,
             self.name,
+            self.uid,
             JobSettings.model_validate(dict(self.limits)),
             lambda line: self.log.info("%s", line),
             deadline=self.deadline,
