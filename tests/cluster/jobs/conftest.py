@@ -62,7 +62,7 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     airflow.env["AIRFLOW__KITOPS__EXECUTION"] = "kubernetes"
     with (
         judge_running,
-        run_postgres(tmp_path_factory.mktemp("postgres") / "server") as database,
+        run_postgres() as database,
         contextlib.ExitStack() as running,
     ):
         airflow.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"postgresql+psycopg2://{database}"
