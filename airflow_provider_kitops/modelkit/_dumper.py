@@ -54,7 +54,8 @@ def _float_node(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
     text = _gojson.number(value)
     if text == "-0":
         text = "-0.0"  # no integer has this sign
-    kind = "float" if "e" in text or "." in text else "int"
+    # Digits alone are an integer, unless they are more than 64 bits hold.
+    kind = "int" if isinstance(_document.resolve(text), int) else "float"
     return dumper.represent_scalar(f"tag:yaml.org,2002:{kind}", text)
 
 

@@ -264,6 +264,7 @@ def kitfiles(draw: st.DrawFn) -> Kitfile:
 
 @given(kitfiles())
 @example(Kitfile(datasets=(Dataset(path="p1", parameters=-0.0),)))
+@example(Kitfile(datasets=(Dataset(path="p1", parameters=[1.8446744073709552e19, -1e19, 9.3e18]),)))
 @example(Kitfile(prompts=(Prompt("\x85", "p1", "a\r\nb\u2028c\u2029"),)))
 def test_a_rendered_kitfile_reads_back_as_the_same(kitfile: Kitfile) -> None:
     again = parse_kitfile(kitfile.to_yaml())
