@@ -108,36 +108,16 @@ class Jobs:
     def of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
         """The Jobs of a task instance, the newest first."""
         with _errors(f"list the Jobs in namespace {namespace}"):
-            found = self._plain(
-                _retried(self._hook.batch_v1_client.list_namespaced_job)(
-                    namespace, label_selector=selector({**MANAGED_BY, TASK: label})
-                )
-            )
-        jobs: list[dict[str, Any]] = found.get("items") or []
-        for job in jobs:
-            job.setdefault("apiVersion", "batch/v1")
+            jobs = self._list(self._hook.batch_v1_client.list_namespaced_job, namespace, {**MANAGED_BY, TASK: label})
         return sorted(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
     def pods(self, namespace: str, name: str) -> list[dict[str, Any]]:
         """The pods of a Job that are there."""
-        with _errors(f"list the pods in namespace {namespace}"):
-            found = self._plain(
-                _retried(self._hook.core_v1_client.list_namespaced_pod)(
-                    namespace, label_selector=selector({JOB_NAME: name})
-                )
-            )
-        pods: list[dict[str, Any]] = found.get("items") or []
-        return pods
+        return self._pods(namespace, {JOB_NAME: name})
 
     def pods_of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
         """The pods of a task instance, of whatever Job, that have not ended."""
-        with _errors(f"list the pods in namespace {namespace}"):
-            found = self._plain(
-                _retried(self._hook.core_v1_client.list_namespaced_pod)(
-                    namespace, label_selector=selector({**MANAGED_BY, TASK: label})
-                )
-            )
-        pods: list[dict[str, Any]] = found.get("items") or []
+        pods = self._pods(namespace, {**MANAGED_BY, TASK: label})
         return [pod for pod in pods if pod["status"].get("phase") not in ("Succeeded", "Failed")]
 
     def delete(self, handle: JobHandle) -> None:
@@ -172,6 +152,13 @@ class Jobs:
             _retried(self._hook.core_v1_client.delete_namespaced_secret)(
                 mounted_by(job), handle.namespace, body=V1DeleteOptions()
             )
+
+    def _pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        with _errors(f"list the pods in namespace {namespace}"):
+            return self._list(self._hook.core_v1_client.list_namespaced_pod, namespace, labels)
+
+    def _list(self, call: Callable[..., Any], namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        return self._plain(_retried(call)(namespace, label_selector=selector(labels))).get("items") or []
 
     def _patch(self, handle: JobHandle, change: Mapping[str, Any]) -> None:
         """Change this very Job.

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets as secrets_module
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -53,8 +53,6 @@ _LIMITS = ("startup_timeout", "image_pull_timeout", "retry_exit_codes")
 class KubernetesProgramOperator(ProgramOperator):
     """Runs a program as a Job. The program's own arguments come from what this is combined with."""
 
-    _image_name = "trainer"
-
     def __init__(
         self,
         *,
@@ -91,7 +89,7 @@ class KubernetesProgramOperator(ProgramOperator):
         """Start the Job, or go on with the one that runs, and wait for its end: here, or deferred."""
         from airflow_provider_kitops.hooks._jobs import JobHandle
 
-        settings, jobs = self._job_settings(), self._jobs()
+        settings, jobs = self._job_settings(), self._jobs
         namespace = self._namespace(settings)
         with self.hook.store() as store:
             spec, objects = self._workload(store, context, settings, namespace)
@@ -143,18 +141,18 @@ class KubernetesProgramOperator(ProgramOperator):
         except ValidationError as error:
             raise InvalidInput(f"job cannot be used: {problems(error, JobSettings, 'together')}.") from None
 
-    def _cluster(self, conn_id: str | None = None) -> Any:
-        from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+    @cached_property
+    def _cluster(self) -> Any:
+        return _hook(self.kubernetes_conn_id)
 
-        return KubernetesHook(conn_id=conn_id or self.kubernetes_conn_id)
-
-    def _jobs(self, conn_id: str | None = None) -> Jobs:
+    @cached_property
+    def _jobs(self) -> Jobs:
         from airflow_provider_kitops.hooks._jobs import Jobs
 
-        return Jobs(self._cluster(conn_id))
+        return Jobs(self._cluster)
 
     def _namespace(self, settings: JobSettings) -> str:
-        return settings.namespace or self._cluster().get_namespace() or "default"
+        return settings.namespace or self._cluster.get_namespace() or "default"
 
     def _workload(
         self, store: Store, context: Context, settings: JobSettings, namespace: str
@@ -170,7 +168,7 @@ class KubernetesProgramOperator(ProgramOperator):
                 f"The connection {self.kitops_conn_id!r} is the local layout, which no pod can reach.",
                 hint="Give the connection a registry, or run the workload on this machine.",
             )
-        image = self._pinned_image(store, self.image or settings.image, self._image_name)
+        image = self._pinned_image(store, self.image or settings.image, "trainer")
         steps = self._pinned_image(store, settings.steps_image, "steps")
         resources = {"cpu": settings.cpu, "memory": settings.memory, "gpu": settings.gpu}
         spec = self._spec(store, image=image, resources=resources)
@@ -183,7 +181,7 @@ class KubernetesProgramOperator(ProgramOperator):
             settings,
             task=_task_key(context),
             name=name,
-            mounted=f"{name}-{secrets_module.token_hex(4)}",
+            mounted=f"{name}-{token_hex(4)}",
             namespace=namespace,
             steps_image=steps,
             files=files,
@@ -271,7 +269,7 @@ class KubernetesProgramOperator(ProgramOperator):
             return jobs.start(objects(task.job_name(attempt)))
         except Conflict:
             # One that was kept, of a run of this name that was deleted since.
-            return jobs.start(objects(task.job_name(f"{attempt}-{uuid.uuid4().hex[:6]}")))
+            return jobs.start(objects(task.job_name(f"{attempt}-{token_hex(3)}")))
 
     def _running_job(self, context: Context, jobs: Jobs, namespace: str, spec: WorkloadSpec) -> dict[str, Any] | None:
         """The Job that an earlier worker of this task instance started and that nobody has told the end of.
@@ -302,7 +300,7 @@ class KubernetesProgramOperator(ProgramOperator):
 
     def _leave_elsewhere(self, context: Context, namespace: str) -> None:
         """Delete the Job of an earlier try that runs where this one would not look for it."""
-        from airflow_provider_kitops.hooks._jobs import JobHandle
+        from airflow_provider_kitops.hooks._jobs import JobHandle, Jobs
 
         state = context.get("task_state_store")
         stored = None if state is None else state.get(STATE_KEY)
@@ -314,7 +312,7 @@ class KubernetesProgramOperator(ProgramOperator):
         handle = JobHandle(str(stored["namespace"]), str(stored["name"]), str(stored["uid"]))
         self.log.info("Deleting the Job %s of an earlier try in namespace %s.", handle.name, handle.namespace)
         try:
-            self._jobs(str(stored["kubernetes_conn_id"])).delete(handle)
+            Jobs(_hook(str(stored["kubernetes_conn_id"]))).delete(handle)
         except Exception as error:  # noqa: BLE001 - the connection, or the cluster, may be gone for good
             self.log.warning("It could not be deleted, and may still run: %s", error)
 
@@ -337,7 +335,7 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.triggers.job import WorkloadJobTrigger
 
         limits = settings.model_dump(mode="json", include=set(_LIMITS))
-        in_cluster = True if self._cluster().is_in_cluster else None
+        in_cluster = True if self._cluster.is_in_cluster else None
         return WorkloadJobTrigger(
             self.kubernetes_conn_id,
             handle.namespace,
@@ -401,7 +399,7 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.oci.errors import KitopsError
 
         try:
-            settings, jobs = self._job_settings(), self._jobs()
+            settings, jobs = self._job_settings(), self._jobs
             if settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded):
                 jobs.delete(handle)
             else:
@@ -423,13 +421,19 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
 
         try:
-            jobs, namespace = self._jobs(), self._namespace(self._job_settings())
+            jobs, namespace = self._jobs, self._namespace(self._job_settings())
             for job in jobs.of_task(namespace, _task_key(context).label):
                 if not is_reported(job):
                     self.log.info("Deleting the Job %s in namespace %s.", job["metadata"]["name"], namespace)
                     jobs.delete(JobHandle.of(job))
         except Exception as error:  # noqa: BLE001 - see above
             self.log.error("A Job of this task may still run, and could not be deleted: %s", error)  # noqa: TRY400
+
+
+def _hook(conn_id: str) -> Any:
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+
+    return KubernetesHook(conn_id=conn_id)
 
 
 def _task_key(context: Context) -> TaskKey:
