@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 #: More problems than this are only counted: a document may be somebody else's, and have any number of them.
 _MOST = 10
 _LONGEST = 60
+# As many names are all shown to whoever wrote one that is like none of them.
+_FEW = 6
 
 
 def problems(error: ValidationError, model: type[BaseModel], whole: str, *, show_input: bool = False) -> str:
@@ -33,11 +35,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
+def unknown(name: str, known: Sequence[str]) -> str:
+    """That a name is unknown, and what it could have been."""
+    near = nearest(name, known)
+    if near:
+        return f"unknown name (did you mean {near}?)"
+    return "unknown name" + (f" (known: {', '.join(known)})" if 0 < len(known) <= _FEW else "")
+
+
 def _problem(problem: Any, model: type[BaseModel], whole: str, show_input: bool) -> str:
     where = ".".join(str(part)[:_LONGEST] for part in problem["loc"]) or whole
     if problem["type"] == "extra_forbidden":
-        near = nearest(str(problem["loc"][-1]), _names(model, problem["loc"][:-1]))
-        return f"{where}: unknown name" + (f" (did you mean {near}?)" if near else "")
+        return f"{where}: {unknown(str(problem['loc'][-1]), _names(model, problem['loc'][:-1]))}"
     said = f"{where}: {problem['msg'].removeprefix('Value error, ')}"
     if show_input and problem["loc"] and not isinstance(problem["input"], dict):
         said += f" (it is {problem['input']!r})"

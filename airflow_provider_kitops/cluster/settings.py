@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from airflow_provider_kitops._validation import nearest
 from airflow_provider_kitops.cluster.names import RESERVED
@@ -41,7 +41,16 @@ _VOLUMES = (
 )
 
 ExitCode = Annotated[int, Field(ge=1, le=255)]
-Seconds = Annotated[float, Field(gt=0, lt=10**9, allow_inf_nan=False)]
+
+
+def _seconds(value: Any) -> Any:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value[:20]!r} is no number of seconds") from None
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, lt=10**9, allow_inf_nan=False)]
 
 
 class OnNode(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,6 +177,29 @@ def plan_layers(
             *collision,
         )
     return tuple(plans)
+
+
+def unnamed(context: Path, kitfile: Kitfile, rules: IgnoreRules) -> list[str]:
+    """What no path of the Kitfile holds and no rule leaves out: files, and directories as a whole, sorted by name.
+
+    :raises StorageError: something cannot be read.
+    """
+    claims = [clean(entry.path) for _, entry in kitfile.entries()]
+    claims += [clean(dataset.path) for dataset in kitfile.datasets if dataset.remote_path]
+    found: list[str] = []
+    pending = [""]
+    while pending:
+        directory = pending.pop()
+        with storage_errors("read the directory", context / directory), os.scandir(context / directory) as children:
+            for child in children:
+                name = posixpath.join(directory, child.name)
+                if any(within(name, claim) for claim in claims) or rules.matches(name):
+                    continue
+                if child.is_dir(follow_symlinks=False) and any(within(claim, name) for claim in claims):
+                    pending.append(name)
+                else:
+                    found.append(name)
+    return sorted(found)
 
 
 def _context(context: Path) -> None:

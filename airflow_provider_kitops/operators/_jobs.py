@@ -422,12 +422,18 @@ class KubernetesProgramOperator(ProgramOperator):
 
         try:
             jobs, namespace = self._jobs, self._namespace(self._job_settings())
-            for job in jobs.of_task(namespace, _task_key(context).label):
-                if not is_reported(job):
-                    self.log.info("Deleting the Job %s in namespace %s.", job["metadata"]["name"], namespace)
-                    jobs.delete(JobHandle.of(job))
+            left = [job for job in jobs.of_task(namespace, _task_key(context).label) if not is_reported(job)]
         except Exception as error:  # noqa: BLE001 - see above
-            self.log.error("A Job of this task may still run, and could not be deleted: %s", error)  # noqa: TRY400
+            self.log.error("Cannot see whether Jobs of this task are left: %s", error)  # noqa: TRY400
+            return
+        for job in left:
+            name = job["metadata"]["name"]
+            self.log.info("Deleting the Job %s in namespace %s.", name, namespace)
+            try:
+                jobs.delete(JobHandle.of(job))
+            except Exception as error:  # noqa: BLE001 - see above
+                text = "The Job %s in namespace %s may still run, and could not be deleted: %s"
+                self.log.error(text, name, namespace, error)  # noqa: TRY400
 
 
 def _hook(conn_id: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_provider_kitops._validation import nearest, problems
+from airflow_provider_kitops._validation import nearest, problems, unknown
 from airflow_provider_kitops.oci.errors import InvalidInput
 
 
@@ -28,8 +28,10 @@ def check_settings(value: Any, argument: str, task_id: str, model: type[BaseMode
         except ValidationError as error:
             said = problems(error, model, "together")
             raise InvalidInput(f"{argument} of task {task_id} cannot be used: {said}.") from None
-    elif unknown := [_said(str(name), model) for name in value if name not in model.model_fields]:
-        raise InvalidInput(f"{argument} of task {task_id} cannot be used: {'; '.join(unknown)}.")
+        return
+    known = list(model.model_fields)
+    if said := "; ".join(f"{name}: {unknown(str(name), known)}" for name in value if name not in known):
+        raise InvalidInput(f"{argument} of task {task_id} cannot be used: {said}.")
 
 
 def check_choice(value: Any, argument: str, task_id: str, choices: Sequence[str]) -> None:
@@ -57,11 +59,6 @@ def check_absolute(value: Any, argument: str, task_id: str) -> None:
             f"{argument} of task {task_id} is {str(value)!r}, which depends on where the worker runs.",
             hint="Give an absolute path.",
         )
-
-
-def _said(name: str, model: type[BaseModel]) -> str:
-    near = nearest(name, model.model_fields)
-    return f"{name}: unknown name" + (f" (did you mean {near}?)" if near else "")
 
 
 def is_plain(value: Any) -> bool:

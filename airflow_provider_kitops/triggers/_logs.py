@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.reading import container_states
 from airflow_provider_kitops.triggers._connection import said_in
+from airflow_provider_kitops.workload.mounts import WORK
 from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class Logs:
     async def _follow(self, pod: str, container: str) -> None:
         try:
             await self._read(pod, container)
+            if container == WORK:
+                self._tell(final=True)  # ahead of what the next container says
         finally:
             self._bound(container).flush()
 

@@ -128,9 +128,13 @@ def check(spec: WorkloadSpec, store: Store) -> None:
 
     :raises InvalidReference: the output or an input belongs to another registry than the store.
     :raises InvalidKitfile: the output's Kitfile breaks a rule.
-    :raises InvalidInput: it names an unknown input.
+    :raises InvalidInput: it names an unknown input, or nothing of the output.
     """
-    _kitfile(spec)
+    if not any(_kitfile(spec).entries()):
+        raise InvalidInput(
+            "The output's Kitfile names nothing that the program makes.",
+            hint="Name its files, with paths relative to the output directory, as in docs: [{path: report.txt}].",
+        )
     for reference in (spec.output.reference, *spec.inputs.values()):
         store.reference(reference)
 
@@ -300,9 +304,11 @@ def publish(
     metrics = {} if measured is None else parse_metrics(measured)
     reference = store.reference(spec.output.reference)
     target = store.target(reference)
+    kitfile = _kitfile(spec)
+    _tell_unnamed(paths.output, kitfile)
     modelkit = pack(
         paths.output,
-        _kitfile(spec),
+        kitfile,
         target,
         None,
         parents=parents_of(store),
@@ -399,6 +405,22 @@ def _kitfile(spec: WorkloadSpec) -> Kitfile:
 
     # JSON, in which a text stays one: YAML that is written for one version of YAML is read otherwise by the other.
     return parse_kitfile(json.dumps(spec.kitfile(), allow_nan=False), name="output.kitfile")
+
+
+def _tell_unnamed(output: Path, kitfile: Kitfile) -> None:
+    """Warn of files that the program left and the Kitfile does not name: nobody will see them again.
+
+    :raises StorageError: the output cannot be read.
+    """
+    from airflow_provider_kitops.modelkit.ignore import read_rules
+    from airflow_provider_kitops.modelkit.layers import unnamed
+
+    names = unnamed(output, kitfile, read_rules(output))
+    left = [name for name in names if name not in (METRICS_FILE, _LOST)]
+    if left:
+        shown = ", ".join(repr(name[:_NAME_LIMIT]) for name in left[:_KEYS_SHOWN])
+        more = f" and {len(left) - _KEYS_SHOWN} more" if len(left) > _KEYS_SHOWN else ""
+        logger.warning("The output's Kitfile does not name, so these are not published: %s%s.", shown, more)
 
 
 def _check_timeout(timeout: float | None) -> None:

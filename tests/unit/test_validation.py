@@ -45,7 +45,7 @@ def test_an_unknown_name_comes_with_the_nearest_known_one_wherever_it_is() -> No
     assert said({"sede": 1}) == "sede: unknown name (did you mean seed?)"
     assert said({"bar": {"minimum_pair": 1}}) == "bar.minimum_pair: unknown name (did you mean minimum_pairs?)"
     assert said({"shema": "x"}) == "shema: unknown name (did you mean schema?)"
-    assert said({"zzz": 1}) == "zzz: unknown name"
+    assert said({"zzz": 1}) == "zzz: unknown name (known: seed, bar, name, schema)"
 
 
 def test_values_are_shown_only_where_that_is_asked_for() -> None:

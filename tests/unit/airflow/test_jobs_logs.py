@@ -182,6 +182,21 @@ class TestLine:
         assert self.written(f" 50%|##  \r{line}") == ["[work] train 1/2"]
 
 
+def test_the_last_progress_is_told_when_the_program_has_ended() -> None:
+    told = [WorkloadProgress("train", step, 2).to_line() for step in (1, 2)]
+
+    async def test(fake: FakeKubernetes, logs: Logs, lines: list[str]) -> None:
+        fake.logs["p", "work"] = log_of(*told)
+        logs.see(pods_of(work="terminated"))
+        while len(lines) < 2:
+            await asyncio.sleep(0.01)
+        fake.logs["p", "publish"] = log_of("published")
+        logs.see(pods_of(work="terminated", publish="terminated"))
+        await logs.finish(30)
+
+    assert on_a_fake(test) == ["[work] train 1/2", "[work] train 2/2", "[publish] published"]
+
+
 class TestFlood:
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:

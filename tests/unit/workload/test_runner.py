@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, WorkloadFailed
+from airflow_provider_kitops.oci.store import Store, StoreConfig
 from airflow_provider_kitops.workload.metrics import read_metrics
-from airflow_provider_kitops.workload.runner import work
+from airflow_provider_kitops.workload.runner import check, run_local, work
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
 SPEC = WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/model", "kitfile": {}})
@@ -116,3 +117,40 @@ def test_metrics_of_a_usual_size_are_read(tmp_path: Path) -> None:
     metrics = {"loss": 0.25, "labels": ["a"] * 1000}
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     assert read_metrics(tmp_path) == metrics
+
+
+@pytest.mark.parametrize(
+    "kitfile", [{}, {"package": {"name": "model"}, "docs": []}, {"model": {"name": "m", "path": "demo/base:v1"}}]
+)
+def test_a_kitfile_that_names_nothing_of_the_output_is_refused_before_the_work(
+    tmp_path: Path, kitfile: dict[str, object]
+) -> None:
+    spec = WorkloadSpec.of(
+        inputs={},
+        command=["true"],
+        output={"reference": "demo/model", "kitfile": {"manifestVersion": "1.0.0"} | kitfile},
+    )
+    with Store(StoreConfig(layout=tmp_path)) as store, pytest.raises(InvalidInput, match="names nothing that the prog"):
+        check(spec, store)
+
+
+def test_files_that_the_kitfile_does_not_name_are_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    program = """
+import os, pathlib
+out = pathlib.Path(os.environ['KITOPS_OUTPUT'])
+for name in ('model/adapter/weights.bin', 'model/notes.txt', 'model/run/1.log', 'report.txt', 'trace.tmp', 'link/a'):
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text(name)
+(out / '.kitignore').write_text('*.tmp')
+(out / 'metrics.json').write_text('{}')
+"""
+    kitfile = {"manifestVersion": "1.0.0", "model": {"path": "./model/adapter/"}, "docs": [{"path": "report.txt"}]}
+    spec = WorkloadSpec.of(
+        inputs={}, command=["python", "-c", program], output={"reference": "demo/model:v1", "kitfile": kitfile}
+    )
+    with Store(StoreConfig(layout=tmp_path / "layout")) as store:
+        run_local(spec, store, tmp_path / "scratch")
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith("so these are not published: 'link', 'model/notes.txt', 'model/run'.")
