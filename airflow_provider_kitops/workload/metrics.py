@@ -22,16 +22,6 @@ _DEEPEST = 50  # levels; what writes and reads an XCom recurses
 _RESERVED = re.compile(r"^__+")
 
 
-def read_metrics(output: Path) -> dict[str, Any]:
-    """The program's ``metrics.json`` as ``readable`` makes it; empty if there is none.
-
-    :raises WorkloadFailed: it is no file, no JSON object, holds NaN or an infinite number, is larger than 64 KiB, or
-        nested deeper than 50 levels.
-    """
-    data = metrics_bytes(output)
-    return {} if data is None else parse_metrics(data)
-
-
 def metrics_bytes(output: Path) -> bytes | None:
     """``metrics.json`` as it was written, no more than what shows that it is too large; None if there is none.
 
@@ -59,7 +49,8 @@ def metrics_bytes(output: Path) -> bytes | None:
 def parse_metrics(data: bytes) -> dict[str, Any]:
     """The metrics in the bytes of a ``metrics.json``, as ``readable`` makes them.
 
-    :raises WorkloadFailed: as ``read_metrics`` does.
+    :raises WorkloadFailed: it is no JSON object, holds NaN or an infinite number, is larger than 64 KiB, or nested
+        deeper than 50 levels.
     """
     cleaned: dict[str, Any] = readable(_parse(data))
     return cleaned
@@ -68,7 +59,7 @@ def parse_metrics(data: bytes) -> dict[str, Any]:
 def reserved_keys(data: bytes) -> list[str]:
     """The keys in the bytes of a ``metrics.json`` that ``readable`` gives another name for their underscores.
 
-    :raises WorkloadFailed: as ``read_metrics`` does.
+    :raises WorkloadFailed: as ``parse_metrics`` does.
     """
     found, level = set[str](), [_parse(data)]
     while level:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_kitops.oci.errors import WorkloadFailed
-from airflow_provider_kitops.workload.metrics import parse_metrics, read_metrics, readable, reserved_keys, too_deep
+from airflow_provider_kitops.workload.metrics import metrics_bytes, parse_metrics, readable, reserved_keys, too_deep
 
 
 def _link(path: Path) -> None:
@@ -30,23 +30,54 @@ def test_only_a_file_of_the_output_is_read(tmp_path: Path, make: Callable[[Path]
     output.mkdir()
     make(output / "metrics.json")
     with pytest.raises(WorkloadFailed, match=r"metrics\.json") as raised:
-        read_metrics(output)
+        metrics_bytes(output)
     assert "password" not in str(raised.value)
 
 
 def test_a_link_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").symlink_to("/no/such/file")
     with pytest.raises(WorkloadFailed, match=r"metrics\.json is a link, not a file"):
-        read_metrics(tmp_path)
+        metrics_bytes(tmp_path)
 
 
 def test_no_file_is_no_metrics(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path) == {}
+    assert metrics_bytes(tmp_path) is None
 
 
-def test_text_that_no_database_takes_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text(json.dumps({"a\0": ["b\ud800", 1, True, None]}))
-    assert read_metrics(tmp_path) == {"a\ufffd": ["b\ufffd", 1, True, None]}
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"loss": NaN}', "no JSON"),
+        ('{"a": [{"loss": -Infinity}]}', "no JSON"),
+        ('{"loss": 1e999}', "no JSON"),
+        ('{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply"),
+        ('{"a": "' + "x" * 65_536 + '"}', "larger than 64 KiB"),
+        (b'{"a": "\xff"}', "no JSON"),
+    ],
+)
+def test_metrics_that_no_xcom_can_hold_are_refused(text: str | bytes, told: str) -> None:
+    with pytest.raises(WorkloadFailed, match=told):
+        parse_metrics(text.encode() if isinstance(text, str) else text)
+
+
+def test_metrics_of_a_usual_size_are_read() -> None:
+    metrics = {"loss": 0.25, "labels": ["a"] * 1000}
+    assert parse_metrics(json.dumps(metrics).encode()) == metrics
+
+
+def test_of_a_large_file_no_more_is_read_than_shows_that_it_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_bytes(b" " * 1_000_000)
+    data = metrics_bytes(tmp_path)
+    assert data is not None
+    assert len(data) < 100_000
+    with pytest.raises(WorkloadFailed, match="larger than 64 KiB"):
+        parse_metrics(data)
+
+
+def test_text_that_no_database_takes_is_replaced() -> None:
+    assert parse_metrics(json.dumps({"a\0": ["b\ud800", 1, True, None]}).encode()) == {
+        "a\ufffd": ["b\ufffd", 1, True, None]
+    }
 
 
 RESERVED = ["__classname__", "__id__", "__type", "__var", "__version__", "__data__", "__", "____new"]

@@ -11,7 +11,6 @@ import pytest
 
 from airflow_provider_kitops.oci.errors import InvalidInput, StorageError, WorkloadFailed
 from airflow_provider_kitops.oci.store import Store, StoreConfig
-from airflow_provider_kitops.workload.metrics import read_metrics
 from airflow_provider_kitops.workload.runner import check, run_local, work
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
@@ -94,29 +93,6 @@ def test_a_command_that_no_system_takes_is_said_to_be_too_large(tmp_path: Path) 
 def test_a_kitfile_that_json_has_no_form_for_is_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match="a Kitfile must be made of plain JSON values"):
         WorkloadSpec.of(inputs={}, command=["true"], output={"reference": "demo/model", "kitfile": {"a": value}})
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ('{"loss": NaN}', "no JSON"),
-        ('{"a": [{"loss": -Infinity}]}', "no JSON"),
-        ('{"loss": 1e999}', "no JSON"),
-        ('{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply"),
-        ('{"a": "' + "x" * 65_536 + '"}', "larger than 64 KiB"),
-        (b'{"a": "\xff"}', "no JSON"),
-    ],
-)
-def test_metrics_that_no_xcom_can_hold_are_refused(tmp_path: Path, text: str | bytes, told: str) -> None:
-    (tmp_path / "metrics.json").write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(WorkloadFailed, match=told):
-        read_metrics(tmp_path)
-
-
-def test_metrics_of_a_usual_size_are_read(tmp_path: Path) -> None:
-    metrics = {"loss": 0.25, "labels": ["a"] * 1000}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    assert read_metrics(tmp_path) == metrics
 
 
 @pytest.mark.parametrize(
