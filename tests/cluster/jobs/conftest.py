@@ -58,6 +58,8 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         },
     )
     airflow.env["AIRFLOW__CORE__PARALLELISM"] = "8"
+    airflow.env["AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL"] = "3600"  # nobody changes these files
+    _import_once(airflow)
     # The one setting that takes the example DAG from this machine to the cluster.
     airflow.env["AIRFLOW__KITOPS__EXECUTION"] = "kubernetes"
     with (
@@ -85,3 +87,11 @@ def gates(world: World) -> Iterator[Gates]:
     gates = Gates(world.cluster.registry.partition(":")[0])
     yield gates
     gates.server.shutdown()
+
+
+def _import_once(airflow: Airflow) -> None:
+    """Let the scheduler import what every task imports: tasks are forks of it, and start seconds sooner."""
+    settings = airflow.home / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(exist_ok=True)
+    modules = ("sdk.execution_time.task_runner", "providers.cncf.kubernetes.hooks.kubernetes")
+    settings.write_text("".join(f"import airflow.{module}\n" for module in modules))
