@@ -181,11 +181,11 @@ def _failure_rules() -> list[dict[str, Any]]:
 
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-        # Kubernetes cannot tell a program that used too much memory from one that was killed: both are 137. The former
-        # would do it again.
-        ends_the_job(WORK, [TERMINATED]),
         ends_the_job(FETCH, [KILLED, TERMINATED]),
-        ends_the_job(PUBLISH, [KILLED, TERMINATED]),
+        # Kubernetes cannot tell a program that used too much memory from one that was killed: both are 137. The former
+        # would do it again, after all of the work.
+        ends_the_job(WORK, [TERMINATED]),
+        ends_the_job(PUBLISH, [TERMINATED]),
     ]
 
 

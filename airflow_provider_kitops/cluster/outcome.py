@@ -84,11 +84,14 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
     :param pods: its pods, as far as they are still known.
     :param retry_exit_codes: exit codes of the program after which another try is worth it.
     """
+    published = _published(pods)
+    if published.succeeded:  # and stays so, whatever came of the Job afterwards: a deadline, an eviction
+        return published
     if job is None:
         return _deleted(pods, retry_exit_codes)
     conditions = conditions_of(job)
     if "Complete" in conditions:
-        return _published(pods)
+        return published
     failed = conditions.get("Failed")
     if failed is None:
         if job["metadata"].get("deletionTimestamp"):
@@ -128,10 +131,7 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
 
 
 def _deleted(pods: Sequence[Json], retry_exit_codes: Sequence[int]) -> Outcome:
-    """How a Job ended that is gone: it may have done its work, or failed for good, before that was seen."""
-    published = _published(pods)
-    if published.succeeded:
-        return published
+    """How a Job ended that is gone: it may have failed for good before that was seen."""
     last = max(pods, key=created, default=None)
     found = failure_of(last, retry_exit_codes=retry_exit_codes) if last else None
     # A program may end with any code when it is told to, which the deletion did.
@@ -202,7 +202,7 @@ def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes:
             word = "StepUnavailable" if told.get("transient") else "StepFailed"
             return outcome(
                 word,
-                f"{container} failed (exit code {code}): {_line(told['error'])}",
+                f"{container} failed (exit code {code}): {_line(readable(told['error']))}",
                 retry=bool(told.get("transient")),
             )
     if code == KILLED:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.job import JobObjects, is_queued, mounted_by
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, SPECIFICATION, TASK, selector
+from airflow_provider_kitops.cluster.reading import owner_of
 from airflow_provider_kitops.oci.errors import (
     ClusterUnavailable,
     Conflict,
@@ -111,9 +112,11 @@ class Jobs:
             jobs = self._list(self._hook.batch_v1_client.list_namespaced_job, namespace, {**MANAGED_BY, TASK: label})
         return sorted(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
-    def pods(self, namespace: str, name: str) -> list[dict[str, Any]]:
-        """The pods of a Job that are there."""
-        return self._pods(namespace, {JOB_NAME: name})
+    def pods(self, job: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The pods of a Job that are there; not those of an earlier one of its name."""
+        metadata = job["metadata"]
+        pods = self._pods(metadata["namespace"], {JOB_NAME: metadata["name"]})
+        return [pod for pod in pods if owner_of(pod) == metadata["uid"]]
 
     def pods_of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
         """The pods of a task instance, of whatever Job, that have not ended."""

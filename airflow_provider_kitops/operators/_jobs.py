@@ -97,16 +97,18 @@ class KubernetesProgramOperator(ProgramOperator):
             if job is None:
                 self._look_ahead(store, spec)
         if job is None:
+            adopted = False
             self._let_end(context, jobs, namespace, settings)
             job = self._start(context, jobs, objects)
             self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
         else:
+            adopted = True
             self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
             # Under the name of the Job that is there; what it mounts has that Job's names, too.
             jobs.complete(job, objects(job["metadata"]["name"]))
         handle = JobHandle.of(job)
-        self._remember(context, handle)
-        output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags)}
+        self._remember(context, asdict(handle))
+        output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags), "adopted": adopted}
         trigger = self._trigger(handle, output, settings, self._deadline(context))
         if self.deferrable:
             self.defer(trigger=trigger, method_name="execute_complete")
@@ -286,7 +288,7 @@ class KubernetesProgramOperator(ProgramOperator):
             if is_reported(job) or job["metadata"].get("deletionTimestamp"):
                 continue
             name = job["metadata"]["name"]
-            outcome = outcome_of(job, jobs.pods(namespace, name))
+            outcome = outcome_of(job, jobs.pods(job))
             same = job["metadata"]["labels"].get(SPECIFICATION) == digest_label(spec.digest)
             if chosen is None and same and (outcome is None or outcome.succeeded):
                 chosen = job
@@ -316,10 +318,18 @@ class KubernetesProgramOperator(ProgramOperator):
         except Exception as error:  # noqa: BLE001 - the connection, or the cluster, may be gone for good
             self.log.warning("It could not be deleted, and may still run: %s", error)
 
-    def _remember(self, context: Context, handle: JobHandle) -> None:
+    def _remember(self, context: Context, handle: Mapping[str, str] | None) -> None:
+        """Note where the Job is, or that there is none any more. Without the note it is found by its labels."""
         state = context.get("task_state_store")
-        if state is not None:
-            state.set(STATE_KEY, {"kubernetes_conn_id": self.kubernetes_conn_id, **asdict(handle)})
+        if state is None:
+            return
+        try:
+            if handle is None:
+                state.delete(STATE_KEY)
+            else:
+                state.set(STATE_KEY, {"kubernetes_conn_id": self.kubernetes_conn_id, **handle})
+        except Exception as error:  # noqa: BLE001 - no reason to lose what hours of work have made
+            self.log.warning("Cannot note in the task state store where the Job is: %s", error)
 
     def _deadline(self, context: Context) -> float | None:
         """When the task's time is over: Airflow itself does not look while a task is deferred."""
@@ -353,6 +363,10 @@ class KubernetesProgramOperator(ProgramOperator):
 
         handle, output = JobHandle(**event["handle"]), event["output"]
         outcome = Outcome.of_json(event["outcome"])
+        if outcome.reason == "JobDeleted" and output.get("adopted"):
+            # Whoever cleared the task had it deleted, and this try was there first.
+            self.log.info("The Job %s of an earlier try was deleted: this try starts its own.", handle.name)
+            return dict(self._execute(context))
         if not outcome.succeeded:
             self._finish(context, handle, outcome)
             self.log.error("%s", outcome.message)
@@ -396,22 +410,18 @@ class KubernetesProgramOperator(ProgramOperator):
 
         What the Job did is known and stays so, whether that succeeds or not.
         """
-        from airflow_provider_kitops.oci.errors import KitopsError
-
         try:
             settings, jobs = self._job_settings(), self._jobs
             if settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded):
                 jobs.delete(handle)
             else:
                 jobs.keep(handle, ended=not outcome.given_up)
-        except KitopsError as error:
+        except Exception as error:  # noqa: BLE001 - see above
             left = "It may still run." if outcome.given_up else "Kubernetes removes it after its ttl, if it has one."
             text = "The Job %s in namespace %s is left: %s %s"
             self.log.error(text, handle.name, handle.namespace, error, left)  # noqa: TRY400 - one line says it all
             return
-        state = context.get("task_state_store")
-        if state is not None:
-            state.delete(STATE_KEY)
+        self._remember(context, None)
 
     def _end(self, context: Context) -> None:
         """Delete whatever Jobs of this task instance nobody has told the end of.

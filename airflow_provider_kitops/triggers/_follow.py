@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from airflow_provider_kitops.cluster.settings import JobSettings
     from airflow_provider_kitops.workload.progress import WorkloadProgress
 
+log = logging.getLogger(__name__)
+
 _LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
 _LOG_SECONDS_GIVEN_UP = 2.0  # the same where containers may still run
 _QUIET_SECONDS = 30.0  # that a pod may take to be made, to start or to end without a word about it
+_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 30.0, 5.0  # for a last look at pods; until the next, if there was no answer
 _MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
 
 
@@ -74,6 +78,8 @@ async def follow_job(
             while True:
                 logs.see(view.pods)
                 outcome = following.outcome()
+                if outcome is None and following.waited_out() and await following.look():
+                    outcome = following.outcome() or following.waited_out()
                 if outcome is not None:
                     break
                 await following.change()
@@ -99,14 +105,17 @@ class _Following:
         self._write(plain(line))
 
     def outcome(self) -> Outcome | None:
+        """How the Job ended, or why it is waited for no longer, whatever it does."""
         pods = list(self.view.pods.values())
-        job = self.view.job
-        found = outcome_of(job, pods, retry_exit_codes=self.settings.retry_exit_codes)
+        found = outcome_of(self.view.job, pods, retry_exit_codes=self.settings.retry_exit_codes)
         if found:
             return found
         self._tell_failures(pods)
-        if given_up := self.given_up():
-            return given_up
+        return self.given_up()
+
+    def waited_out(self) -> Outcome | None:
+        """The outcome, where what the Job waits for is to be borne no longer."""
+        pods, job = list(self.view.pods.values()), self.view.job
         now = datetime.now(UTC)
         waiting = None
         if job and self.view.pods_listed:
@@ -119,6 +128,20 @@ class _Following:
         if waiting and left is not None and left <= 0:
             return waiting.given_up(now)
         return None
+
+    async def look(self) -> bool:
+        """Ask how the pods are, ahead of giving the Job up: while the cluster gave no answer, they may have started.
+
+        :return: whether that is known now. If not, a moment has passed.
+        """
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self.view.look()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is asked again
+            log.warning("Cannot see whether the Job %s is still to be given up: %s", self.view.name, error)
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            return False
+        return True
 
     def given_up(self) -> Outcome | None:
         """The outcome, where the Job is waited for no longer, whatever it does."""

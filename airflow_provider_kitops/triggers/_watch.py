@@ -12,10 +12,11 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
@@ -34,7 +35,8 @@ _SOON_SECONDS = 1.0  # the same at first when a pod has ended and its Job has no
 _STEADY_SECONDS = 10.0  # a watch that lasted so long was none that fails again and again
 _LONGEST_WAIT = 30.0  # between two tries while the API server is away
 _REFUSED_SECONDS = 300.0  # of nothing but 401 and 403, before that is taken for an answer
-_POLL_SECONDS = 10.0  # between two lists of pods where watching them is forbidden
+_POLL_SECONDS = 10.0  # between two lists of pods where watching them is forbidden,
+_POLLED_SECONDS = 600.0  # for so long, until the watch is tried again
 _FINAL = ("Succeeded", "Failed")
 _SELECTOR = selector(dict(MANAGED_BY))
 
@@ -52,6 +54,7 @@ class View:
     :param trouble: why it cannot be looked for just now, where that is so for longer than a moment.
     :param refused: what the cluster has said for minutes, where it does not let the triggerer look for it.
     :param uid: of this very Job.
+    :param look: asks for its pods at once; raises what comes of it.
     """
 
     name: str
@@ -63,6 +66,7 @@ class View:
     trouble: str = ""
     refused: str = ""
     uid: str = ""
+    look: Callable[[], Awaitable[None]] = field(init=False, repr=False)
 
     @property
     def unsettled(self) -> bool:
@@ -92,6 +96,7 @@ class NamespaceWatch:
     def open(self, name: str, uid: str) -> View:
         """A view of one Job; the first one begins the watch."""
         view = View(name, pods=dict(self._known.get(uid, {})), pods_listed=self._pods_listed, uid=uid)
+        view.look = partial(self._look_at, view)
         self.views.add(view)
         if self._tasks:
             self._look.set()
@@ -111,9 +116,10 @@ class NamespaceWatch:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watch(self) -> None:
-        failures, poll = 0, False
+        failures, poll_until = 0, 0.0
         while True:
             began = time.monotonic()
+            poll = began < poll_until
             failed: Exception | None = None
             try:
                 async with self.cluster.open() as connection:
@@ -127,7 +133,7 @@ class NamespaceWatch:
                 failed = error
             status = getattr(failed, "status", None)
             if status == 403 and not poll:
-                poll = True
+                poll_until = began + _POLLED_SECONDS
                 log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
                 continue
             if failed:
@@ -258,22 +264,28 @@ class NamespaceWatch:
             if failed:
                 raise failed
 
-    async def _last_look(self, connection: Any, view: View) -> None:
-        """Take note of how the pods of a Job ended, before the view tells that it has.
+    async def _look_at(self, view: View) -> None:
+        async with self.cluster.open() as connection:
+            await self._last_look(connection, view)
 
-        The Job may be known to have ended before the watch, which is another connection, has told of its pods.
+    async def _last_look(self, connection: Any, view: View) -> None:
+        """Take note of how the pods of a Job are, before the view tells that it has ended, or it is given up.
+
+        The watch, which is another connection, may not have told of it yet, or may be dead without anybody's knowing.
         """
         from kubernetes_asyncio import client
 
         answer = await client.CoreV1Api(connection).list_namespaced_pod(
             self.namespace, label_selector=selector({**MANAGED_BY, JOB_NAME: view.name}), _preload_content=False
         )
-        for pod in (await _read(answer)).get("items") or []:
-            name = pod["metadata"]["name"]
-            if owner_of(pod) != view.uid:
-                continue
-            if name not in view.pods or not view.pods[name]["deleted"]:
-                view.pods[name] = _kept(pod)
+        found = {
+            pod["metadata"]["name"]: _kept(pod)
+            for pod in (await _read(answer)).get("items") or []
+            if owner_of(pod) == view.uid
+        }
+        gone = {name: _gone(pod) for name, pod in view.pods.items() if name not in found and not pod["deleted"]}
+        known = {name for name, pod in view.pods.items() if pod["deleted"]}
+        view.pods.update({name: pod for name, pod in (found | gone).items() if name not in known})
 
     def _tell(self, trouble: str) -> None:
         for view in self.views:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kitops.hooks._jobs import GIVEN_UP, of_uid
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
+
+_GIVE_UP_SECONDS = 30.0  # that the task waits for its Job to be ended, before a worker sees to it
 
 
 class WorkloadJobTrigger(BaseTrigger):
@@ -128,7 +131,8 @@ class WorkloadJobTrigger(BaseTrigger):
                 )
 
         try:
-            await generic_api_retry(end)()
+            async with asyncio.timeout(_GIVE_UP_SECONDS):
+                await generic_api_retry(end)()
         except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
             self.log.warning("The Job %s could not be ended yet: %s", self.name, " ".join(str(error).split())[:300])
 
@@ -157,16 +161,15 @@ class WorkloadJobTrigger(BaseTrigger):
         await generic_api_retry(delete)()
 
     async def _still_deferred(self) -> bool:
-        import asyncio
-
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
         from airflow.utils.state import TaskInstanceState
+        from asgiref.sync import sync_to_async
 
         ti = self.task_instance
         if ti is None:
             return True
-        states = await asyncio.to_thread(
-            RuntimeTaskInstance.get_task_states,
+        # Not asyncio.to_thread: what asks the triggerer's supervisor finds its way back to this loop only out of here.
+        states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
             dag_id=ti.dag_id,
             task_ids=[ti.task_id],
             run_ids=[ti.run_id],

@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from airflow_provider_kitops.hooks._describe import describe
 from airflow_provider_kitops.hooks.kitops import KitopsHook
@@ -65,8 +66,9 @@ class ModelKitTagWaitTrigger(BaseTrigger):
         while True:
             wait = self.poll_interval
             try:
-                # The store blocks, and so does reading a connection: both belong into a thread.
-                found = await asyncio.to_thread(self._look)
+                # The store blocks, and so does reading a connection: both belong into a thread. One of asgiref's, out
+                # of which Airflow's way of reading a connection finds back to this loop.
+                found = await sync_to_async(self._look, thread_sensitive=False)()
                 failures = 0
             except AirflowFailException as error:  # the connection cannot be used
                 yield TriggerEvent({"status": "failed", "message": str(error)})

@@ -4,9 +4,9 @@ The pod's containers run one after the other: ``fetch`` brings the inputs, ``wor
 knows nothing of this package, ``publish`` packs the output and pushes it. What they are told is in ``mounts``.
 
 The exit code is 0 or the error's own (1 for what nobody expected, 143 for SIGTERM). A failure's last line on standard
-error begins with ``error:``. The termination message is one JSON object of at most 4096 bytes: of ``publish``
+error begins with ``error:``. The termination message is one JSON object of at most 1024 bytes: of ``publish``
 ``{"digest", "reference", "metrics", "provenance", "seconds"}`` (``metrics`` is null where they do not fit; then
-``provenance.published_metrics`` reads them), of a failure ``{"error", "transient"}``.
+``provenance.published_metrics`` reads them), of a failure ``{"transient", "error"}``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from airflow_provider_kitops.workload.spec import CHECKPOINTS, DIRECTORIES, Work
 
 T = TypeVar("T")
 
-#: Bytes that Kubernetes keeps of a container's termination message.
-MESSAGE_LIMIT = 4096
+#: Bytes of the termination message. A node keeps 12288 of all containers together, the same number of each, and a pod
+#: may have some that others put there (kubelet, ``normalizeStatus``).
+MESSAGE_LIMIT = 1024
 #: Seconds without any progress after which a step gives up.
 PATIENCE = 1800.0
 TERMINATED = 128 + signal.SIGTERM
@@ -349,7 +350,7 @@ def _failure(line: str, transient: bool) -> bytes:
     """The message of a failure, with as much of the line as there is room for."""
 
     def message(length: int) -> bytes:
-        return _json({"error": line if length == len(line) else line[:length] + "…", "transient": transient})
+        return _json({"transient": transient, "error": line if length == len(line) else line[:length] + "…"})
 
     fits, too_long = 0, len(line) + 1
     while too_long - fits > 1:
