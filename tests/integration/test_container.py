@@ -23,6 +23,7 @@ from airflow_provider_kitops.evidence.statement import SLSA_PROVENANCE
 from airflow_provider_kitops.modelkit.modelkit import ModelKit
 from airflow_provider_kitops.modelkit.pack import pack
 from airflow_provider_kitops.oci.store import Store, StoreConfig
+from airflow_provider_kitops.workload.container import MESSAGE_LIMIT
 from airflow_provider_kitops.workload.mounts import job_files
 from airflow_provider_kitops.workload.provenance import BUILDER_KUBERNETES, published_metrics
 from airflow_provider_kitops.workload.spec import DIRECTORIES, WorkloadSpec
@@ -97,7 +98,7 @@ class Pod:
 
     def message(self, step: str = "publish") -> dict[str, Any]:
         data = (self.root / step).read_bytes()
-        assert len(data) <= 4096
+        assert len(data) <= MESSAGE_LIMIT
         told: dict[str, Any] = json.loads(data)
         return told
 
@@ -400,6 +401,7 @@ def test_sigterm_ends_a_wait_at_once(tmp_path: Path) -> None:
 #: Something unexpected whose words hold the password.
 LEAK = f"""
 from airflow_provider_kitops.workload import runner
+from airflow_provider_kitops.workload.container import MESSAGE_LIMIT
 def fetch(*arguments, **named):
     raise RuntimeError("the server said: {PASSWORD}")
 runner.fetch = fetch

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
+from airflow_provider_kitops.cluster import waiting
 from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, LOGGED, MANAGED_BY
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.triggers import _follow, _logs, _watch
@@ -286,6 +287,53 @@ def test_that_the_cluster_is_away_is_told_and_that_it_is_back() -> None:
     on_a_fake(test)
 
 
+def test_a_pod_that_started_while_the_cluster_gave_no_answer_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_CONFIG_PATIENCE", 0.5)
+    monkeypatch.setattr(_follow, "_LOOK_AGAIN_SECONDS", 0.1)
+
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_pod(pod(fetch=waits("CreateContainerError", "context deadline exceeded")))
+        task = following.begin()
+        await until(lambda: fake.watches)
+        fake.status = lambda asked: 503
+        fake.cut()
+        fake.put_pod(pod(fetch=ended(), work=RUNS))
+        await asyncio.sleep(1.5)
+        assert not task.done()
+        fake.status = lambda asked: 503 if asked.kind == "watch" else None  # which may be longest in coming back
+        await following.until("The cluster answers again.")
+        fake.put_pod(pod("Succeeded", fetch=ended(), work=ended(), publish=PUBLISHED))
+        fake.put_job(job("Complete"))
+        assert (await task).outcome.succeeded
+
+    on_a_fake(test)
+
+
+def test_a_watch_that_is_dead_and_does_not_say_so_gives_no_job_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_CONFIG_PATIENCE", 0.3)
+
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_pod(pod(fetch=waits("CreateContainerError")))
+        task = following.begin()
+        await until(lambda: fake.watches)
+        fake._pods["p"] = pod(fetch=ended(), work=RUNS)  # without an event
+        await asyncio.sleep(0.8)
+        assert not task.done()
+        fake.put_pod(pod("Succeeded", fetch=ended(), work=ended(), publish=PUBLISHED))
+        assert (await task).outcome.succeeded
+
+    on_a_fake(test)
+
+
+def test_what_was_published_goes_before_the_task_s_deadline() -> None:
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_pod(pod("Succeeded", fetch=ended(), work=ended(), publish=PUBLISHED))
+        outcome = (await following.end(deadline=time.time() + 1)).outcome
+        assert outcome.reason == "Completed"
+
+    on_a_fake(test)
+
+
 def test_the_log_goes_on_after_what_another_process_wrote() -> None:
     async def test(fake: FakeKubernetes, following: Following) -> None:
         fake.put_pod(pod("Succeeded", work=ended(), publish=PUBLISHED))
@@ -392,6 +440,13 @@ def test_whoever_is_cancelled_leaves_nothing_behind(status: int | None) -> None:
         await cancelled(task)
 
     on_a_fake(test)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited for too long"
+        await asyncio.sleep(0.01)
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

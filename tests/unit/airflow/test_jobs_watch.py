@@ -223,6 +223,19 @@ def test_where_watching_is_forbidden_pods_are_listed() -> None:
     on_a_fake(test)
 
 
+def test_watching_that_was_forbidden_for_a_moment_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_POLLED_SECONDS", 0.3)
+
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.status = lambda asked: 403 if asked.kind == "watch" else None
+        watch.open("a", "uid-a")
+        await until(lambda: fake.count("watch") >= 2)
+        fake.status = lambda asked: None
+        await until(lambda: fake.watches == 1)
+
+    on_a_fake(test)
+
+
 @pytest.mark.parametrize("kind", ["pods", "watch", "jobs"])
 @pytest.mark.parametrize("status", [401, 500])
 def test_an_api_that_answers_again_is_asked_again(kind: str, status: int) -> None:

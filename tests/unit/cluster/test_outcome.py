@@ -58,6 +58,15 @@ def test_what_was_published_is_told() -> None:
     assert found.result["metrics"] == {"loss": 0.5}
 
 
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "BackoffLimitExceeded", "PodFailurePolicy", ""])
+def test_what_was_published_stays_so_whatever_came_of_the_job(reason: str) -> None:
+    job, (pod,) = recorded("complete")
+    failed = [{"type": "Failed", "status": "True", "reason": reason}] if reason else []
+    pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+    found = outcome(Recording({**job, "status": {"conditions": failed}}, [pod]))
+    assert (found.reason, found.result["digest"]) == ("Completed", DIGEST)
+
+
 def test_a_digest_that_is_gone_is_made_again() -> None:
     job, _ = recorded("complete")
     found = outcome(Recording(job, []))
@@ -222,6 +231,12 @@ def test_a_step_that_says_that_a_retry_is_in_vain_is_not_tried_again() -> None:
     found = outcome(Recording(job, [pod]))
     assert (found.reason, found.retry) == ("StepFailed", False)
     assert found.message == "fetch failed (exit code 7): Cannot find the base. Push it."
+
+
+def test_a_step_s_words_are_made_readable() -> None:
+    job, (pod,) = recorded("fetch_failed")
+    state(pod, "fetch")["terminated"]["message"] = json.dumps({"transient": True, "error": "a\0b"})
+    assert outcome(Recording(job, [pod])).message == "fetch failed (exit code 7): a\ufffdb"
 
 
 def test_a_message_stays_a_line_however_much_a_program_says() -> None:

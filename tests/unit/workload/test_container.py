@@ -156,6 +156,10 @@ def test_a_failure_s_message_always_fits(line: str, transient: bool) -> None:
     assert told["error"] == line or (told["error"].endswith("…") and line.startswith(told["error"][:-1]))
 
 
+def test_a_message_fits_into_what_a_node_keeps_where_others_put_containers_into_the_pod() -> None:
+    assert 12288 // MESSAGE_LIMIT >= 10
+
+
 def test_a_long_failure_fills_the_message() -> None:
     assert MESSAGE_LIMIT - 12 <= len(_failure("☃" * 5000, False)) <= MESSAGE_LIMIT
 
