@@ -33,8 +33,9 @@ test: test-unit test-integration ## Run all tests that need no cluster
 test-unit: $(INSTALLED) ## Run the tests that need no server, on all cores
 	@$(BIN)/pytest tests/unit tests/golden --numprocesses auto --dist loadfile $(ARGS)
 
+# In the order of their names, for the file with the fewest tests takes longest, and is not to be the last.
 test-integration: $(INSTALLED) ## Run the tests with a real registry, Airflow and models, on all cores
-	@$(BIN)/pytest tests/integration --numprocesses auto --dist loadfile $(ARGS)
+	@$(BIN)/pytest tests/integration --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 cluster-up: $(INSTALLED) ## Start a Kubernetes for tests, as root, or repair it (the first time builds it)
 	@$(BIN)/python -m tests.cluster up
