@@ -54,6 +54,13 @@ def trainer_image(cluster: Cluster) -> str:
     return _provide(cluster, "trainer", f"{__version__}-cpu")
 
 
+def build() -> None:
+    """Build the images, which takes minutes where the cache is empty; no cluster is needed for it."""
+    with _alone():
+        for name in ("steps", "trainer"):
+            _build(name)
+
+
 def _provide(cluster: Cluster, name: str, tag: str) -> str:
     repository = f"airflow-provider-kitops/{name}"
     reference = f"{_registry(cluster)}/{repository}:{tag}"
