@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -74,9 +76,11 @@ class WorkloadJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the Job."""
+        begun = time.monotonic()
         followed = await self.follow()
         if followed.outcome.given_up:
             await self._give_up()
+        await asyncio.sleep(begun + _worker_lingers() - time.monotonic())
         self._over = True
         yield TriggerEvent(self.event(followed))
 
@@ -177,3 +181,12 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
+
+
+def _worker_lingers() -> float:
+    """Seconds after the deferral for which the worker's process may still be there.
+
+    Airflow 3.3 may notice one heartbeat late that the process has ended. If the task is queued again by then, the
+    scheduler takes the end of the one for that of the other, and fails the task.
+    """
+    return float(conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)) + 3.0
