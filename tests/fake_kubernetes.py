@@ -1,19 +1,28 @@
 """A small part of a Kubernetes API on the loopback interface, for what a real one cannot be made to do on demand.
 
-It lists and watches pods, lists Jobs, changes their annotations and serves logs, of one namespace, and can cut
-connections, forget versions, change its token and answer with errors. It leaves out: all other verbs and kinds, any
-other authentication, TLS, label selectors other than equality, bookmarks, paging, and ``sinceSeconds``: a log always
-comes from its beginning. Nothing runs: pods and Jobs are what the test says they are. The real one is in
-``tests/cluster``.
+It lists and watches pods, serves their logs, creates, reads, lists, patches and deletes Jobs, and creates and deletes
+ConfigMaps and Secrets. It can cut connections, forget versions, change its token and answer with errors.
+
+It leaves out: all other verbs and kinds, any other authentication, TLS, label selectors other than equality, bookmarks,
+paging, ``sinceSeconds`` (a log always comes from its beginning), checks of what it is given (of names, fields, types
+and of what may not change), defaults, versions of anything but pods, strategic merges of lists, finalizers and grace
+periods. Of preconditions it knows the uid. What a deleted Job owned goes with it at once, if the deletion asks for
+that, instead of a moment later, and pods do not take their time to end. A name is there once, not once in each
+namespace. Nothing runs: pods are what the test says they are, and so are Jobs once they are created. The real one is
+in ``tests/cluster``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
@@ -23,17 +32,24 @@ from aiohttp import web
 class Asked:
     """A request.
 
-    :param kind: ``pods``, ``watch``, ``jobs``, ``patch`` (of a Job) or ``log``.
+    :param kind: ``pods``, ``watch``, ``jobs``, ``read`` (one Job), ``patch`` (a Job), ``log``, or ``create`` or
+        ``delete`` with the resource after it, as in ``create secrets``.
+    :param path: as it was asked for.
+    :param body: what was sent, if anything was.
     """
 
     kind: str
     query: dict[str, str]
+    path: str = ""
+    body: dict[str, Any] | None = None
 
 
 @dataclass
 class FakeKubernetes:
     """The API. Tests change what is there by its methods, and how it answers by its fields.
 
+    :param namespace: where things are that do not say where they are.
+    :param others: the other namespaces that there are.
     :param asked: all requests.
     :param status: the status to answer a request with instead of what was asked for, or ``None``.
     :param message: what that answer says, if not which kind was refused.
@@ -45,6 +61,7 @@ class FakeKubernetes:
     """
 
     namespace: str = "models"
+    others: tuple[str, ...] = ()
     asked: list[Asked] = field(default_factory=list)
     status: Callable[[Asked], int | None] = lambda asked: None
     message: str = ""
@@ -57,10 +74,14 @@ class FakeKubernetes:
     def __post_init__(self) -> None:
         self._pods: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._config_maps: dict[str, dict[str, Any]] = {}
+        self._secrets: dict[str, dict[str, Any]] = {}
+        self._created = 0
         self._version = 1
         self._oldest = 0
         self._events: list[tuple[int, dict[str, Any]]] = []
         self._watches: list[tuple[web.Request, asyncio.Event]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._runner: web.AppRunner | None = None
         self._port = 0
 
@@ -102,11 +123,15 @@ class FakeKubernetes:
 
     def put_job(self, job: dict[str, Any]) -> None:
         """Add or change a Job."""
-        self._jobs[job["metadata"]["name"]] = job
+        self._jobs[job["metadata"]["name"]] = copy.deepcopy(job)
 
     def delete_job(self, name: str) -> None:
         """Delete a Job."""
         del self._jobs[name]
+
+    def things(self, resource: str) -> dict[str, dict[str, Any]]:
+        """What there is of ``pods``, ``jobs``, ``configmaps`` or ``secrets``, by name."""
+        return dict(self._things(resource))
 
     def annotations(self, name: str) -> dict[str, str]:
         """The annotations of a Job."""
@@ -127,46 +152,99 @@ class FakeKubernetes:
         self._version += 1
         pod["metadata"]["resourceVersion"] = str(self._version)
         self._events.append((self._version, {"type": kind, "object": json.loads(json.dumps(pod))}))
-        for _, news in self._watches:
-            news.set()
+        for _, news in list(self._watches):
+            assert self._loop
+            self._loop.call_soon_threadsafe(news.set)
+
+    def _things(self, resource: str) -> dict[str, dict[str, Any]]:
+        return {"pods": self._pods, "jobs": self._jobs, "configmaps": self._config_maps, "secrets": self._secrets}[
+            resource
+        ]
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        if request.method == "PATCH":
+        parts = request.path.strip("/").split("/")
+        namespace, resource, *rest = parts[parts.index("namespaces") + 1 :]
+        if request.method in ("POST", "DELETE"):
+            kind = f"{'create' if request.method == 'POST' else 'delete'} {resource}"
+        elif request.method == "PATCH":
             kind = "patch"
-        elif request.path.endswith("/log"):
-            kind = "log"
-        elif request.path.endswith("/jobs"):
+        elif rest:
+            kind = "log" if resource == "pods" else "read"
+        elif resource == "jobs":
             kind = "jobs"
         else:
             kind = "watch" if request.query.get("watch") in ("true", "True") else "pods"
-        asked = Asked(kind, dict(request.query))
+        body = await request.json() if request.can_read_body else None
+        asked = Asked(kind, dict(request.query), request.path, body)
         self.asked.append(asked)
         known = not self.token or request.headers.get("Authorization") == f"Bearer {self.token}"
         status = self.status(asked) if known else 401
         if status:
-            said = {"kind": "Status", "code": status, "reason": "Refused", "message": self.message or f"{kind} refused"}
-            return web.json_response(said, status=status)
-        if kind == "patch":
-            return await self._patch(request)
+            return _refused(status, "Refused", self.message or f"{kind} refused")
         if kind == "watch":
             return await self._watch(request)
         if kind == "log":
             return await self._log(request)
-        things = self._jobs if kind == "jobs" else self._pods
+        if kind.startswith("create"):
+            return self._create(resource, namespace, body or {})
+        if rest:
+            return self._one(request, resource, namespace, rest[0], body or {})
         wanted = dict(each.split("=") for each in request.query.get("labelSelector", "").split(",") if each)
-        items = [each for each in things.values() if wanted.items() <= each["metadata"].get("labels", {}).items()]
+        items = [
+            each
+            for each in self._things(resource).values()
+            if self._is_in(namespace, each) and wanted.items() <= (each["metadata"].get("labels") or {}).items()
+        ]
         return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": items})
 
-    async def _patch(self, request: web.Request) -> web.StreamResponse:
-        job = self._jobs.get(request.path.split("/")[-1])
-        if job is None:
-            return web.json_response({"code": 404, "message": "not found"}, status=404)
-        metadata = (await request.json())["metadata"]
-        if metadata.get("uid", job["metadata"].get("uid")) != job["metadata"].get("uid"):
-            return web.json_response({"code": 409, "message": "Precondition failed: UID in precondition"}, status=409)
-        changed = {**(job["metadata"].get("annotations") or {}), **metadata.get("annotations", {})}
-        job["metadata"]["annotations"] = changed
-        return web.json_response(job)
+    def _is_in(self, namespace: str, thing: Mapping[str, Any]) -> bool:
+        return bool(thing["metadata"].get("namespace", self.namespace) == namespace)
+
+    def _create(self, resource: str, namespace: str, body: dict[str, Any]) -> web.StreamResponse:
+        if namespace not in (self.namespace, *self.others):
+            return _refused(404, "NotFound", f'namespaces "{namespace}" not found')
+        things, name = self._things(resource), body["metadata"]["name"]
+        if name in things:
+            return _refused(409, "AlreadyExists", f'{resource} "{name}" already exists')
+        self._created += 1
+        its = {"namespace": namespace, "uid": f"created-{self._created}", "creationTimestamp": _now()}
+        # A copy: what is patched later is not what was asked for.
+        things[name] = {**copy.deepcopy(body), "metadata": {**body["metadata"], **its}}
+        return web.json_response(things[name], status=201)
+
+    def _one(
+        self, request: web.Request, resource: str, namespace: str, name: str, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        """Read, patch or delete one thing."""
+        thing = self._things(resource).get(name)
+        if thing is None or not self._is_in(namespace, thing):
+            return _refused(404, "NotFound", f'{resource} "{name}" not found')
+        asked = body.get("preconditions") if request.method == "DELETE" else body.get("metadata")
+        uid, its = (asked or {}).get("uid"), thing["metadata"].get("uid")
+        if uid and uid != its:
+            text = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {its}"
+            return _refused(409, "Conflict", text)
+        if request.method == "DELETE":
+            self._delete(resource, name, background=body.get("propagationPolicy") == "Background")
+        elif request.method == "PATCH":
+            if not request.content_type.endswith("merge-patch+json"):
+                return _refused(415, "UnsupportedMediaType", f"no merge: {request.content_type}")
+            _merge(thing, body)
+        return web.json_response(thing)
+
+    def _delete(self, resource: str, name: str, *, background: bool) -> None:
+        uid = self._things(resource).pop(name)["metadata"].get("uid")
+        if not background:  # then batch/v1 leaves what a Job owned
+            return
+        for kind in ("configmaps", "secrets", "pods"):
+            for each, thing in self.things(kind).items():
+                owners = thing["metadata"].get("ownerReferences") or []
+                if uid not in [owner.get("uid") for owner in owners]:
+                    continue
+                if kind == "pods":
+                    self.delete_pod(each)
+                else:
+                    del self._things(kind)[each]
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -201,7 +279,7 @@ class FakeKubernetes:
         pod = request.path.split("/")[-2]
         log = self.logs.get((pod, request.query["container"]))
         if log is None:
-            return web.json_response({"code": 404, "message": "not found"}, status=404)
+            return _refused(404, "NotFound", "not found")
         if tail := request.query.get("tailLines"):
             log = b"".join(log.splitlines(keepends=True)[-int(tail) :])
         response = web.StreamResponse()
@@ -220,8 +298,9 @@ class FakeKubernetes:
 async def fake_kubernetes() -> AsyncIterator[FakeKubernetes]:
     """The API while it runs."""
     fake = FakeKubernetes()
+    fake._loop = asyncio.get_running_loop()
     app = web.Application()
-    for method in ("GET", "PATCH"):
+    for method in ("GET", "POST", "PATCH", "DELETE"):
         app.router.add_route(method, "/{path:.*}", fake._answer)
     runner = fake._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
@@ -232,6 +311,48 @@ async def fake_kubernetes() -> AsyncIterator[FakeKubernetes]:
         yield fake
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def fake_kubernetes_in_a_thread() -> Iterator[FakeKubernetes]:
+    """The same, for tests that wait for its answers in their own thread."""
+    ready: Future[tuple[FakeKubernetes, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        over = asyncio.Event()
+        async with fake_kubernetes() as fake:
+            ready.set_result((fake, asyncio.get_running_loop(), over))
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="fake-kubernetes", daemon=True)
+    thread.start()
+    fake, loop, over = ready.result(20)
+    try:
+        yield fake
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(20)
+
+
+def _refused(status: int, reason: str, message: str) -> web.Response:
+    said = {"kind": "Status", "status": "Failure", "code": status, "reason": reason, "message": message}
+    return web.json_response(said, status=status)
+
+
+def _merge(thing: dict[str, Any], change: Mapping[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, Mapping):
+            if not isinstance(thing.get(key), dict):
+                thing[key] = {}
+            _merge(thing[key], value)
+        elif value is None:
+            thing.pop(key, None)
+        else:
+            thing[key] = value
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")  # whole seconds, as the API has them
 
 
 def _line(event: dict[str, Any]) -> bytes:

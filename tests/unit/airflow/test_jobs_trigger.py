@@ -1,0 +1,302 @@
+"""The trigger sends one event, ends a Job that nobody waits for any more, and leaves every other one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tenacity
+from airflow.providers.cncf.kubernetes import kubernetes_helper_functions
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.module_loading import import_string
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_kitops.cluster.names import REPORTED
+from airflow_provider_kitops.cluster.outcome import Outcome
+from airflow_provider_kitops.cluster.settings import JobSettings
+from airflow_provider_kitops.triggers import _follow, _watch, job
+from airflow_provider_kitops.triggers._follow import Followed
+from airflow_provider_kitops.triggers.job import WorkloadJobTrigger
+from airflow_provider_kitops.workload.progress import WorkloadProgress
+from tests.fake_kubernetes import FakeKubernetes, fake_kubernetes
+
+from .conftest import Connections
+from .jobs_world import no_waiting, objects_of, pod_of, succeed
+
+DIGEST = "sha256:" + "c" * 64
+UID = "uid-a"
+OUTPUT = {"reference": "demo/result:latest", "tags": ["latest"], "adopted": False}
+LIMITS = JobSettings(retry_exit_codes=(7,)).model_dump(
+    mode="json", include={"startup_timeout", "image_pull_timeout", "retry_exit_codes"}
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_waiting(monkeypatch)
+    monkeypatch.setattr(_watch, "_LIST_SECONDS", 0.2)
+    monkeypatch.setattr(_follow, "_LOG_SECONDS", 0.2)
+    monkeypatch.setattr(_follow, "_LOG_SECONDS_GIVEN_UP", 0.2)
+
+
+def trigger(**arguments: Any) -> WorkloadJobTrigger:
+    settings: dict[str, Any] = {"uid": UID, "output": OUTPUT, "limits": LIMITS, **arguments}
+    return WorkloadJobTrigger("kubernetes_default", "models", "a", **settings)
+
+
+@pytest.fixture
+def on_a_fake(connections: Connections) -> Callable[[Callable[[FakeKubernetes], Awaitable[None]]], None]:
+    """Runs a test on a fake cluster with one Job, which runs."""
+
+    def run(test: Callable[[FakeKubernetes], Awaitable[None]]) -> None:
+        async def on_it() -> None:
+            async with fake_kubernetes() as fake:
+                connections.set("kubernetes_default", "kubernetes", extra={"kube_config": json.dumps(fake.kubeconfig)})
+                fake.put_job(running(UID))
+                await asyncio.wait_for(test(fake), 20)
+
+        asyncio.run(on_it())
+
+    return run
+
+
+def running(uid: str) -> dict[str, Any]:
+    made = objects_of().job
+    metadata = {**made["metadata"], "uid": uid, "creationTimestamp": "2026-11-21T20:00:00Z"}
+    return {**made, "metadata": metadata, "spec": {**made["spec"], "suspend": False}}
+
+
+def is_ended(fake: FakeKubernetes) -> bool:
+    there = fake.things("jobs")["a"]
+    marked: bool = there["metadata"]["labels"].get(REPORTED) == "true"
+    assert marked == (there["spec"].get("activeDeadlineSeconds") == 1)
+    return marked
+
+
+async def events(following: WorkloadJobTrigger) -> list[TriggerEvent]:
+    return [event async for event in following.run()]
+
+
+def test_a_trigger_that_another_process_makes_of_it_is_the_same() -> None:
+    first = trigger(in_cluster=True, deadline=1795291200.5)
+    path, arguments = json.loads(json.dumps(first.serialize()))
+    again = import_string(path)(**arguments)
+    assert type(again) is WorkloadJobTrigger
+    assert again.serialize() == first.serialize()
+    assert {name: getattr(again, name) for name in arguments} == arguments
+    assert arguments == {
+        "kubernetes_conn_id": "kubernetes_default",
+        "namespace": "models",
+        "name": "a",
+        "uid": UID,
+        "output": OUTPUT,
+        "limits": LIMITS,
+        "in_cluster": True,
+        "deadline": 1795291200.5,
+    }
+    assert JobSettings.model_validate(again.limits).retry_exit_codes == (7,)
+
+
+def test_an_event_tells_all_that_the_task_has_to_know_as_plain_values() -> None:
+    outcome = Outcome("ProgramFailed", "work ended with exit code 3", exit_code=3, container="work")
+    event = trigger().event(Followed(outcome, WorkloadProgress("train", 1, 2)))
+    assert json.loads(json.dumps(event)) == event
+    assert Outcome.of_json(event["outcome"]) == outcome
+    assert event["progress"]["step"] == 1
+    assert event["handle"] == {"namespace": "models", "name": "a", "uid": UID}
+    assert event["output"] == OUTPUT
+    assert trigger().event(Followed(outcome))["progress"] is None
+
+
+def test_a_job_that_ended_is_told_once_and_left_to_the_task(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        succeed(fake, running(UID), DIGEST)
+        following = trigger()
+        (event,) = await events(following)
+        assert event.payload["outcome"]["result"]["digest"] == DIGEST
+        assert fake.count("patch") == 0
+        await following.on_kill()
+        await following.cleanup()
+        assert fake.count("delete jobs") == 0, "the task is told, and sees to the rest"
+
+    on_a_fake(test)
+
+
+def test_a_job_that_is_given_up_is_ended_before_the_task_is_told(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        (event,) = await events(trigger(deadline=time.time() - 1))
+        assert (event.payload["outcome"]["reason"], event.payload["outcome"]["given_up"]) == ("ExecutionTimeout", True)
+        assert is_ended(fake)
+        assert fake.things("jobs")["a"]["spec"]["suspend"] is False, "Kueue would let it run again"
+
+    on_a_fake(test)
+
+
+def test_ending_a_job_that_is_given_up_is_tried_again(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: 503 if asked.kind == "patch" and fake.count("patch") < 3 else None
+        await events(trigger(deadline=time.time() - 1))
+        assert fake.count("patch") == 3
+        assert is_ended(fake)
+
+    on_a_fake(test)
+
+
+def test_another_job_of_the_name_is_not_ended(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.put_job(running("uid-of-another"))
+        await trigger()._give_up()
+        assert fake.count("patch") > 0
+        assert not is_ended(fake)
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_that_a_job_cannot_be_ended_keeps_nobody_from_hearing_of_it(on_a_fake: Any, status: int) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: status if asked.kind == "patch" else None
+        (event,) = await events(trigger(deadline=time.time() - 1))
+        assert event.payload["outcome"]["given_up"]
+        assert not is_ended(fake)
+
+    on_a_fake(test)
+
+
+def test_the_task_waits_for_the_end_of_its_job_for_a_while_only(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_helper_functions, "_default_wait", tenacity.wait_fixed(60))
+    monkeypatch.setattr(job, "_GIVE_UP_SECONDS", 0.3)
+
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: 503
+        begun = time.monotonic()
+        await trigger()._give_up()
+        assert 0.3 <= time.monotonic() - begun < 0.9
+        assert fake.count("patch") == 1
+
+    on_a_fake(test)
+
+
+def test_a_task_that_a_person_ends_takes_its_job_along(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.put_pod(pod_of(running(UID)))
+        await trigger().on_kill()
+        assert fake.things("jobs") == fake.things("pods") == {}
+
+    on_a_fake(test)
+
+
+def test_a_task_that_a_person_ends_leaves_another_job_of_the_name(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.put_job(running("uid-of-another"))
+        await trigger().on_kill()
+        assert fake.count("delete jobs") == 1
+        assert fake.things("jobs").keys() == {"a"}
+        fake.delete_job("a")
+        await trigger().on_kill()
+        assert fake.count("delete jobs") == 2
+
+    on_a_fake(test)
+
+
+def test_deleting_the_job_of_a_task_that_is_ended_is_tried_again(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: 503 if fake.count("delete jobs") < 3 else None
+        await trigger().on_kill()
+        assert fake.things("jobs") == {}
+
+    on_a_fake(test)
+
+
+def test_that_a_job_may_not_be_deleted_is_told(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: 403
+        with pytest.raises(Exception, match="delete jobs refused"):
+            await trigger().on_kill()
+        assert fake.count("delete jobs") == 1
+
+    on_a_fake(test)
+
+
+def test_a_triggerer_that_stops_leaves_the_job(on_a_fake: Any) -> None:
+    async def test(fake: FakeKubernetes) -> None:
+        following = trigger()
+        following.task_instance = instance()
+        await following.cleanup()
+        assert fake.asked == []
+
+    on_a_fake(test)
+
+
+def instance(map_index: int = -1) -> Any:
+    return SimpleNamespace(dag_id="dag", run_id="run", task_id="task", map_index=map_index, task=None)
+
+
+@pytest.mark.parametrize(
+    ("states", "map_index", "deleted"),
+    [
+        ({"run": {"task": "deferred"}}, -1, False),
+        ({"run": {"task": "failed"}}, -1, True),
+        ({"run": {"task": None}}, -1, True),
+        ({}, -1, True),
+        ({"run": {"task_3": "deferred"}}, 3, False),
+        ({"run": {"task_3": "success"}}, 3, True),
+        ({"run": {"task": "deferred", "task_2": "deferred"}}, 3, True),
+    ],
+)
+def test_before_airflow_3_3_a_trigger_that_ends_asks_whether_the_task_still_waits(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch, states: dict[str, Any], map_index: int, deleted: bool
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def answer(**arguments: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        return states
+
+    monkeypatch.setattr(job, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", answer)
+
+    async def test(fake: FakeKubernetes) -> None:
+        following = trigger()
+        following.task_instance = instance(map_index)
+        await following.cleanup()
+        assert asked == [{"dag_id": "dag", "task_ids": ["task"], "run_ids": ["run"], "map_index": map_index}]
+        assert ("a" not in fake.things("jobs")) == deleted
+
+    on_a_fake(test)
+
+
+def test_before_airflow_3_3_a_trigger_that_knows_no_task_leaves_the_job(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "AIRFLOW_V_3_3_PLUS", False)
+
+    async def test(fake: FakeKubernetes) -> None:
+        await trigger().cleanup()
+        assert fake.asked == []
+
+    on_a_fake(test)
+
+
+def test_before_airflow_3_3_a_trigger_whose_event_was_sent_leaves_the_job(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "AIRFLOW_V_3_3_PLUS", False)
+    monkeypatch.setattr(RuntimeTaskInstance, "get_task_states", lambda **_: {})
+
+    async def test(fake: FakeKubernetes) -> None:
+        succeed(fake, running(UID), DIGEST)
+        following = trigger()
+        following.task_instance = instance()
+        await events(following)
+        await following.cleanup()
+        assert fake.things("jobs").keys() == {"a"}
+
+    on_a_fake(test)
