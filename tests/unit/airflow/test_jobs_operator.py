@@ -435,7 +435,6 @@ SHARED = {"checkpoints": {"persistentVolumeClaim": {"claimName": "checkpoints"}}
 def left_pod(fake: FakeKubernetes, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> str:
     """A pod of a Job that is gone."""
     monkeypatch.setattr(_jobs, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(_jobs, "_END_SECONDS", 0.3)
     job = job_of(fake, Task().begin(job=SHARED))
     fake.put_pod(pod_of(job, name="left"))
     fake.delete_job(job["metadata"]["name"])
@@ -460,7 +459,10 @@ def test_a_job_is_not_begun_while_a_pod_of_an_earlier_try_writes_its_checkpoints
     assert seen == [False]
 
 
-def test_pods_of_an_earlier_try_that_do_not_end_are_worth_another_try(fake: FakeKubernetes, left_pod: str) -> None:
+def test_pods_of_an_earlier_try_that_do_not_end_are_worth_another_try(
+    fake: FakeKubernetes, left_pod: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_jobs, "_END_SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(
         AirflowException, match=r"^Pods of an earlier try do not end: left in namespace models"
@@ -802,21 +804,25 @@ def test_a_task_that_is_told_to_end_while_it_waits_ends_its_job(fake: FakeKubern
 
 
 class Following:
-    """Stands for a trigger that is followed on the worker."""
+    """Stands for a trigger that is followed on the worker, who is interrupted meanwhile.
+
+    :param fails: what following raises instead.
+    """
 
     def __init__(self, fails: Exception | None = None) -> None:
         self.fails = fails
         self.cancelled = threading.Event()
 
-    async def follow(self) -> str:
+    async def follow(self) -> None:
         if self.fails:
             raise self.fails
         try:
+            await asyncio.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGUSR1)
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return "followed"
 
 
 def test_what_goes_wrong_in_following_is_raised_where_it_is_waited_for() -> None:
@@ -830,13 +836,11 @@ def test_following_ends_with_the_wait_for_it() -> None:
     def interrupt(*_: Any) -> None:
         raise told
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with pytest.raises(TimeoutError, match="told to end"):
             _jobs._in_a_thread(following)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
     assert following.cancelled.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "follow-job"]
