@@ -42,6 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_watch, "_LIST_SECONDS", 0.2)
     monkeypatch.setattr(_follow, "_LOG_SECONDS", 0.2)
     monkeypatch.setattr(_follow, "_LOG_SECONDS_GIVEN_UP", 0.2)
+    monkeypatch.setattr(job, "_worker_lingers", lambda: 0.0)
 
 
 def trigger(**arguments: Any) -> WorkloadJobTrigger:
@@ -135,6 +136,50 @@ def test_a_job_that_is_given_up_is_ended_before_the_task_is_told(on_a_fake: Any)
         assert fake.things("jobs")["a"]["spec"]["suspend"] is False, "Kueue would let it run again"
 
     on_a_fake(test)
+
+
+def test_a_task_hears_of_its_job_no_sooner_than_its_worker_is_gone(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_worker_lingers", lambda: 1.0)
+
+    async def test(fake: FakeKubernetes) -> None:
+        begun = time.monotonic()
+        running_on = asyncio.create_task(events(trigger(deadline=time.time() - 1)))
+        while not is_ended(fake):
+            await asyncio.sleep(0.01)
+        assert not running_on.done(), "but the Job holds its GPU no longer"
+        (_,) = await running_on
+        assert time.monotonic() - begun >= 1
+
+    on_a_fake(test)
+
+
+def test_a_task_that_a_person_ends_before_it_hears_of_its_job_takes_it_along(
+    on_a_fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_worker_lingers", lambda: 60.0)
+
+    async def test(fake: FakeKubernetes) -> None:
+        succeed(fake, running(UID), DIGEST)
+        following = trigger()
+        running_on = asyncio.create_task(events(following))
+        while not fake.count("jobs"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        running_on.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running_on
+        await following.on_kill()
+        assert fake.things("jobs") == {}
+
+    on_a_fake(test)
+
+
+def test_a_worker_lingers_for_a_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # what lets the other tests be quick
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "11")
+    assert job._worker_lingers() > 11
 
 
 def test_ending_a_job_that_is_given_up_is_tried_again(on_a_fake: Any) -> None:
