@@ -68,7 +68,8 @@ class Jobs:
         """
         namespace, name = objects.job["metadata"]["namespace"], objects.job["metadata"]["name"]
         with _errors(f"create the Job {name} in namespace {namespace}"):
-            job = self._create(self._hook.batch_v1_client.create_namespaced_job, namespace, objects.job)
+            created = self._create(self._hook.batch_v1_client.create_namespaced_job, namespace, objects.job)
+            job = self._plain(created) if created else None
             if job is None:
                 job = self.get(namespace, name)
                 if job is None or job["metadata"].get("deletionTimestamp") or not _is_same(job, objects.job):
@@ -90,7 +91,10 @@ class Jobs:
             self._create(core.create_namespaced_config_map, namespace, config_map)
         if secret:
             with _errors(f"create the Secret {mounted_by(job)} in namespace {namespace}"):
-                self._create(core.create_namespaced_secret, namespace, secret)
+                # Unread, for the client writes every answer that it reads into the log of debugging.
+                answer = self._create(core.create_namespaced_secret, namespace, secret, _preload_content=False)
+                if answer:
+                    answer.drain_conn()
         if job["spec"].get("suspend") and not is_queued(job):
             with _errors(f"start the Job {name} in namespace {namespace}"):
                 try:
@@ -175,10 +179,10 @@ class Jobs:
         except Conflict as error:
             raise NotFound(error.message) from error
 
-    def _create(self, create: Callable[..., Any], namespace: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    def _create(self, create: Callable[..., Any], namespace: str, body: dict[str, Any], **options: Any) -> Any:
         """Create a thing; ``None`` if one of its name is there."""
         try:
-            return self._plain(_retried(create, conflicts=False)(namespace, body, field_validation=_STRICT))
+            return _retried(create, conflicts=False)(namespace, body, field_validation=_STRICT, **options)
         except Conflict:
             return None
 

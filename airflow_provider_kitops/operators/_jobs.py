@@ -305,7 +305,11 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.hooks._jobs import JobHandle, Jobs
 
         state = context.get("task_state_store")
-        stored = None if state is None else state.get(STATE_KEY)
+        try:
+            stored = None if state is None else state.get(STATE_KEY)
+        except Exception as error:  # noqa: BLE001 - a Job that is where this try looks is found without it
+            self.log.warning("Cannot read from the task state store where an earlier try's Job is: %s", error)
+            return
         if not isinstance(stored, dict):
             return
         where = (stored.get("kubernetes_conn_id"), stored.get("namespace"))

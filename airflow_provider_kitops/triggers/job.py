@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_kitops.hooks._jobs import GIVEN_UP, of_uid
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
 
+_NOT_THERE = (404, 409)  # what the API answers where a Job is gone, or another one has its name
 _GIVE_UP_SECONDS = 30.0  # that the task waits for its Job to be ended, before a worker sees to it
 
 
@@ -119,9 +120,13 @@ class WorkloadJobTrigger(BaseTrigger):
         """Do the same in Airflow before 3.3, which tells nothing but that the trigger is not needed any more."""
         if AIRFLOW_V_3_3_PLUS or self._over:
             return
-        if await self._still_deferred():  # the triggerer stops, or hands the trigger to another one
-            return
-        await self._delete()
+        # That Airflow cancels a trigger again every second until it is gone, and the triggerer ends with an error if a
+        # question to its supervisor is interrupted.
+        await asyncio.shield(self._clean_up())
+
+    async def _clean_up(self) -> None:
+        if not await self._still_deferred():  # else the triggerer stops, or hands the trigger to another one
+            await self._delete()
 
     async def _give_up(self) -> None:
         """End the Job at once: until a worker is free for the task it would hold its GPU, or get one at last."""
@@ -130,9 +135,13 @@ class WorkloadJobTrigger(BaseTrigger):
 
         async def end() -> None:
             async with self._hook().get_conn() as connection:
-                await client.BatchV1Api(connection).patch_namespaced_job(
-                    self.name, self.namespace, of_uid(GIVEN_UP, self.uid)
-                )
+                try:
+                    await client.BatchV1Api(connection).patch_namespaced_job(
+                        self.name, self.namespace, of_uid(GIVEN_UP, self.uid)
+                    )
+                except client.ApiException as error:
+                    if error.status not in _NOT_THERE:
+                        raise
 
         try:
             async with asyncio.timeout(_GIVE_UP_SECONDS):
@@ -159,7 +168,7 @@ class WorkloadJobTrigger(BaseTrigger):
                 try:
                     await client.BatchV1Api(connection).delete_namespaced_job(self.name, self.namespace, body=options)
                 except client.ApiException as error:
-                    if error.status not in (404, 409):  # gone, or another one of this name
+                    if error.status not in _NOT_THERE:
                         raise
 
         await generic_api_retry(delete)()

@@ -386,3 +386,11 @@ def test_what_fails_beside_somebody_elses_change_is_done_again(fake: FakeKuberne
     fake.status = lambda asked: 409 if asked.kind == "delete secrets" and fake.count(asked.kind) < 3 else None
     jobs.keep(handle, ended=True)
     assert fake.things("secrets") == {}
+
+
+def test_the_log_of_debugging_tells_no_credentials(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        jobs.start(objects_of())
+    assert "response body" in caplog.text  # of the others
+    assert base64.b64encode(PASSWORD.encode()).decode() not in caplog.text
+    assert PASSWORD not in caplog.text

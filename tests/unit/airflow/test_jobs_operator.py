@@ -844,3 +844,11 @@ def test_following_ends_with_the_wait_for_it() -> None:
         signal.signal(signal.SIGUSR1, before)
     assert following.cancelled.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "follow-job"]
+
+
+def test_a_state_store_that_cannot_be_read_keeps_no_task_from_its_job(fake: FakeKubernetes, registry: Registry) -> None:
+    store = StateStore()
+    task = Task(store)
+    first = task.begin()
+    store.fails = RuntimeError("the store is away")
+    assert task.again().uid == first.uid
