@@ -84,19 +84,18 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
     :param pods: its pods, as far as they are still known.
     :param retry_exit_codes: exit codes of the program after which another try is worth it.
     """
-    published = _published(pods)
-    if published.succeeded:  # and stays so, whatever came of the Job afterwards: a deadline, an eviction
-        return published
     if job is None:
         return _deleted(pods, retry_exit_codes)
     conditions = conditions_of(job)
     if "Complete" in conditions:
-        return published
+        return _published(pods)
     failed = conditions.get("Failed")
     if failed is None:
         if job["metadata"].get("deletionTimestamp"):
             return _deleted(pods, retry_exit_codes)
         return None
+    if found := published(pods):
+        return found
     if failed.get("reason") == "DeadlineExceeded":
         limit = job["spec"].get("activeDeadlineSeconds")
         return Outcome("DeadlineExceeded", f"The Job ran past its deadline of {limit} s and was ended.", retry=True)
@@ -105,6 +104,12 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
             return found
     said = _line(failed.get("message") or failed.get("reason") or "")
     return Outcome("JobFailed", f"The Job failed, and no pod is left that tells why: {said}", retry=True)
+
+
+def published(pods: Sequence[Json]) -> Outcome | None:
+    """The outcome where a pod has published; that stays so whatever becomes of its Job, such as meeting a deadline."""
+    found = _published(pods)
+    return found if found.succeeded else None
 
 
 def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | None:
@@ -131,7 +136,9 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
 
 
 def _deleted(pods: Sequence[Json], retry_exit_codes: Sequence[int]) -> Outcome:
-    """How a Job ended that is gone: it may have failed for good before that was seen."""
+    """How a Job ended that is gone: it may have done its work, or failed for good, before that was seen."""
+    if found := published(pods):
+        return found
     last = max(pods, key=created, default=None)
     found = failure_of(last, retry_exit_codes=retry_exit_codes) if last else None
     # A program may end with any code when it is told to, which the deletion did.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import LOGGED
-from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
+from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of, published
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
 from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs, plain
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 _LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
 _LOG_SECONDS_GIVEN_UP = 2.0  # the same where containers may still run
 _QUIET_SECONDS = 30.0  # that a pod may take to be made, to start or to end without a word about it
-_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 30.0, 5.0  # for a last look at pods; until the next, if there was no answer
+_LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 30.0, 2.5  # for a last look at pods; until the next, and ever longer, without one
 _MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
 
 
@@ -79,6 +81,7 @@ async def follow_job(
                 logs.see(view.pods)
                 outcome = following.outcome()
                 if outcome is None and following.waited_out() and await following.look():
+                    logs.see(view.pods)
                     outcome = following.outcome() or following.waited_out()
                 if outcome is not None:
                     break
@@ -99,6 +102,7 @@ class _Following:
         self.told: set[str] = set()
         self.told_waiting = ""
         self.trouble = ""
+        self.pause = _LOOK_AGAIN_SECONDS
 
     def write(self, line: str) -> None:
         """Write a line, which may hold a program's words."""
@@ -111,7 +115,8 @@ class _Following:
         if found:
             return found
         self._tell_failures(pods)
-        return self.given_up()
+        given_up = self.given_up()
+        return given_up and (published(pods) or given_up)
 
     def waited_out(self) -> Outcome | None:
         """The outcome, where what the Job waits for is to be borne no longer."""
@@ -134,13 +139,17 @@ class _Following:
 
         :return: whether that is known now. If not, a moment has passed.
         """
+        left = math.inf if self.deadline is None else max(self.deadline - time.time(), 0.0)
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(min(_LOOK_SECONDS, left)):
                 await self.view.look()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is asked again
-            log.warning("Cannot see whether the Job %s is still to be given up: %s", self.view.name, error)
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            said = str(error) or type(error).__name__
+            log.warning("Cannot see whether the Job %s is still to be given up: %s", self.view.name, said)
+            self.pause = min(self.pause * 2, _LOOK_SECONDS)
+            await asyncio.sleep(min(self.pause * random.uniform(0.8, 1.2), left))  # noqa: S311 - spreads load
             return False
+        self.pause = _LOOK_AGAIN_SECONDS
         return True
 
     def given_up(self) -> Outcome | None:

@@ -147,7 +147,7 @@ class WorkloadJobTrigger(BaseTrigger):
             async with asyncio.timeout(_GIVE_UP_SECONDS):
                 await generic_api_retry(end)()
         except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
-            self.log.warning("The Job %s could not be ended yet: %s", self.name, " ".join(str(error).split())[:300])
+            self.log.warning("The Job %s could not be ended yet: %s", self.name, _said(error))
 
     def _hook(self) -> Any:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -190,6 +190,10 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _worker_lingers() -> float:

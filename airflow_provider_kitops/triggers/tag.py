@@ -67,8 +67,9 @@ class ModelKitTagWaitTrigger(BaseTrigger):
             wait = self.poll_interval
             try:
                 # The store blocks, and so does reading a connection: both belong into a thread. One of asgiref's, out
-                # of which Airflow's way of reading a connection finds back to this loop.
-                found = await sync_to_async(self._look, thread_sensitive=False)()
+                # of which Airflow's way of reading a connection finds back to this loop; and shielded, for before 3.3
+                # the triggerer ends if that is interrupted.
+                found = await asyncio.shield(sync_to_async(self._look, thread_sensitive=False)())
                 failures = 0
             except AirflowFailException as error:  # the connection cannot be used
                 yield TriggerEvent({"status": "failed", "message": str(error)})

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 
 from airflow_provider_kitops.oci.descriptor import Descriptor
 from airflow_provider_kitops.oci.disk import storage_error, storage_errors, write_file
-from airflow_provider_kitops.oci.errors import Conflict, DigestMismatch, InvalidInput, WorkloadFailed
+from airflow_provider_kitops.oci.errors import Conflict, DigestMismatch, InvalidInput, StorageError, WorkloadFailed
 from airflow_provider_kitops.oci.reference import Reference
 from airflow_provider_kitops.workload import _yaml
 from airflow_provider_kitops.workload._removal import empty_tree, remove_tree
@@ -264,6 +264,8 @@ def finish(spec: WorkloadSpec, root: Path, *, seconds: float | None = None) -> N
             shown,
             more,
         )
+    with suppress(StorageError):  # packing will say so, if it matters
+        _tell_unnamed(paths.output, _kitfile(spec))
     begun, now = json.loads(paths.begun.read_text(encoding="utf-8"))["started"], time.time()
     note = {
         "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
@@ -304,11 +306,9 @@ def publish(
     metrics = {} if measured is None else parse_metrics(measured)
     reference = store.reference(spec.output.reference)
     target = store.target(reference)
-    kitfile = _kitfile(spec)
-    _tell_unnamed(paths.output, kitfile)
     modelkit = pack(
         paths.output,
-        kitfile,
+        _kitfile(spec),
         target,
         None,
         parents=parents_of(store),

@@ -320,6 +320,7 @@ def test_a_watch_that_is_dead_and_does_not_say_so_gives_no_job_up(monkeypatch: p
         await asyncio.sleep(0.8)
         assert not task.done()
         fake.put_pod(pod("Succeeded", fetch=ended(), work=ended(), publish=PUBLISHED))
+        fake.put_job(job("Complete"))
         assert (await task).outcome.succeeded
 
     on_a_fake(test)
