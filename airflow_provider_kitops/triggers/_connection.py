@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
+_ERROR_LIMIT = 600  # characters; some more than what the API says in it
 _SAID_LIMIT = 500  # characters; that something is forbidden takes some three hundred, with all names in it
 
 
@@ -19,6 +20,13 @@ async def said_in(answer: Any) -> str:
     with suppress(ValueError, LookupError, TypeError, RecursionError):  # it may be something before the API
         text = str(json.loads(text)["message"])
     return " ".join(text.split())[:_SAID_LIMIT]
+
+
+def said(error: Exception) -> str:
+    """What went wrong in asking the cluster, in one line."""
+    status, reason = getattr(error, "status", None), getattr(error, "reason", None)
+    text = f"{status} {reason}" if status and reason else str(error)
+    return " ".join(text.split())[:_ERROR_LIMIT] or type(error).__name__
 
 
 class ClusterConnection:

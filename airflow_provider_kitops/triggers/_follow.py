@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kitops.cluster.names import LOGGED
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of, published
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
-from airflow_provider_kitops.triggers._connection import ClusterConnection
+from airflow_provider_kitops.triggers._connection import ClusterConnection, said
 from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs, plain
 from airflow_provider_kitops.triggers._watch import View, watching
 
@@ -144,8 +144,7 @@ class _Following:
             async with asyncio.timeout(min(_LOOK_SECONDS, left)):
                 await self.view.look()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is asked again
-            said = str(error) or type(error).__name__
-            log.warning("Cannot see whether the Job %s is still to be given up: %s", self.view.name, said)
+            log.warning("Cannot see whether the Job %s is still to be given up: %s", self.view.name, said(error))
             self.pause = min(self.pause * 2, _LOOK_SECONDS)
             await asyncio.sleep(min(self.pause * random.uniform(0.8, 1.2), left))  # noqa: S311 - spreads load
             return False

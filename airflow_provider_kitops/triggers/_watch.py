@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
 from airflow_provider_kitops.cluster.reading import is_finished, owner_of
-from airflow_provider_kitops.triggers._connection import said_in
+from airflow_provider_kitops.triggers._connection import said, said_in
 
 if TYPE_CHECKING:
     from airflow_provider_kitops.triggers._connection import ClusterConnection
@@ -227,7 +227,7 @@ class NamespaceWatch:
                 self._answered("jobs", error)
                 if failures > 1:
                     says = "does not let Airflow see" if _is_refusal(error) else "gives no answer about"
-                    self._tell(f"The cluster {says} the Job, and is asked again: {_said(error)}")
+                    self._tell(f"The cluster {says} the Job, and is asked again: {said(error)}")
                 await self._wait(failures, error)
                 continue
             wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
@@ -301,14 +301,14 @@ class NamespaceWatch:
         now = time.monotonic()
         if now - self._refused.setdefault(what, now) >= _REFUSED_SECONDS:
             for view in self.views:
-                view.refused = _said(error)
+                view.refused = said(error)
                 view.changed.set()
 
     async def _wait(self, failures: int, error: Exception | None) -> None:
         wait = min(2.0 ** min(failures - 1, 10), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads load
         if error:
             text = "No answer from the cluster about namespace %s (%s); again in %.0f s."
-            log.warning(text, self.namespace, _said(error), wait)
+            log.warning(text, self.namespace, said(error), wait)
         await asyncio.sleep(wait)
 
 
@@ -375,9 +375,3 @@ def _kept(pod: dict[str, Any]) -> dict[str, Any]:
 
 def _ended(pod: dict[str, Any]) -> bool:
     return bool(pod.get("deleted")) or (pod.get("status") or {}).get("phase") in _FINAL
-
-
-def _said(error: Exception) -> str:
-    status, reason = getattr(error, "status", None), getattr(error, "reason", None)
-    text = f"{status} {reason}" if status and reason else str(error)
-    return " ".join(text.split())[:600] or type(error).__name__

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kitops.hooks._jobs import GIVEN_UP, of_uid
+from airflow_provider_kitops.triggers._connection import said
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
 
 _NOT_THERE = (404, 409)  # what the API answers where a Job is gone, or another one has its name
@@ -147,7 +148,7 @@ class WorkloadJobTrigger(BaseTrigger):
             async with asyncio.timeout(_GIVE_UP_SECONDS):
                 await generic_api_retry(end)()
         except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
-            self.log.warning("The Job %s could not be ended yet: %s", self.name, _said(error))
+            self.log.warning("The Job %s could not be ended yet: %s", self.name, said(error))
 
     def _hook(self) -> Any:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -190,10 +191,6 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _worker_lingers() -> float:

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ _KEPT_BACK = ("AIRFLOW", "MODELKIT_", "KITOPS_", "JUDGE_API_KEY")
 # The file system's own, at the top of a volume; nobody but root may look into it.
 _LOST = "lost+found"
 _NAME_LIMIT = 200  # characters of a command in a message; an argument may be a whole program
-_KEYS_SHOWN = 10
+_NAMES_SHOWN = 10
 # Seconds that a run waits for the same run's lock: one whose parent was killed takes a moment to notice and to end;
 # whoever holds it longer is at work.
 _LOCK_WAIT = 10.0
@@ -256,13 +256,10 @@ def finish(spec: WorkloadSpec, root: Path, *, seconds: float | None = None) -> N
         )
     measured = metrics_bytes(paths.output)
     if measured is not None and (renamed := reserved_keys(measured)):
-        shown = ", ".join(repr(key[:_NAME_LIMIT]) for key in renamed[:_KEYS_SHOWN])
-        more = f" and {len(renamed) - _KEYS_SHOWN} more" if len(renamed) > _KEYS_SHOWN else ""
         logger.warning(
-            "Keys in %s that begin with two underscores are told with one, for they are Airflow's: %s%s.",
+            "Keys in %s that begin with two underscores are told with one, for they are Airflow's: %s.",
             METRICS_FILE,
-            shown,
-            more,
+            _first(renamed),
         )
     with suppress(StorageError):  # packing will say so, if it matters
         _tell_unnamed(paths.output, _kitfile(spec))
@@ -418,9 +415,13 @@ def _tell_unnamed(output: Path, kitfile: Kitfile) -> None:
     names = unnamed(output, kitfile, read_rules(output))
     left = [name for name in names if name not in (METRICS_FILE, _LOST)]
     if left:
-        shown = ", ".join(repr(name[:_NAME_LIMIT]) for name in left[:_KEYS_SHOWN])
-        more = f" and {len(left) - _KEYS_SHOWN} more" if len(left) > _KEYS_SHOWN else ""
-        logger.warning("The output's Kitfile does not name, so these are not published: %s%s.", shown, more)
+        logger.warning("The output's Kitfile does not name, so these are not published: %s.", _first(left))
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first of these names, and how many more there are: a program may have made any number of them."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(repr(name[:_NAME_LIMIT]) for name in names[:_NAMES_SHOWN]) + more
 
 
 def _check_timeout(timeout: float | None) -> None:

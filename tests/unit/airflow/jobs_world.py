@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -28,6 +30,14 @@ from tests.unit.oci.fake_server import Answer, Request, fake_server
 TASK_KEY = TaskKey("dag", "run", "task")
 IMAGE = f"registry.example.com/demo/train@sha256:{'b' * 64}"
 PASSWORD = "correct horse: battery"
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait for something to become so, for ten seconds at most."""
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited for too long"
+        await asyncio.sleep(0.01)
 
 
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

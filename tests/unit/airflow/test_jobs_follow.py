@@ -22,6 +22,8 @@ from airflow_provider_kitops.triggers._follow import Followed, follow_job
 from airflow_provider_kitops.workload.progress import WorkloadProgress
 from tests.fake_kubernetes import FakeKubernetes, fake_kubernetes
 
+from .jobs_world import until
+
 DIGEST = "sha256:" + "c" * 64
 UID = "uid-a"
 
@@ -441,13 +443,6 @@ def test_whoever_is_cancelled_leaves_nothing_behind(status: int | None) -> None:
         await cancelled(task)
 
     on_a_fake(test)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for too long"
-        await asyncio.sleep(0.01)
 
 
 async def cancelled(task: asyncio.Task[Any]) -> None:

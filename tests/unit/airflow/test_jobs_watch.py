@@ -16,6 +16,8 @@ from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._watch import NamespaceWatch, View, _kept, watching
 from tests.fake_kubernetes import Asked, FakeKubernetes, fake_kubernetes
 
+from .jobs_world import until
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,13 +41,6 @@ def job(name: str, *conditions: str) -> dict[str, Any]:
 
 def cluster_of(fake: FakeKubernetes) -> ClusterConnection:
     return ClusterConnection(lambda: AsyncKubernetesHook(conn_id=None, config_dict=fake.kubeconfig))
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "waited for too long"
-        await asyncio.sleep(0.01)
 
 
 def on_a_fake(test: Callable[[FakeKubernetes, NamespaceWatch], Awaitable[None]]) -> None:
