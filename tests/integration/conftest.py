@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.programs import tiny_base, trained
 from tests.proxy import Proxy
 from tests.registry import Registry, each_registry, open_registry, private_registry, referrers_registry, registry
 
-__all__ = ["each_registry", "open_registry", "private_registry", "referrers_registry", "registry"]
+__all__ = [
+    "each_registry",
+    "open_registry",
+    "private_registry",
+    "referrers_registry",
+    "registry",
+    "tiny_base",
+    "trained",
+]
 
 
 @pytest.fixture

@@ -33,10 +33,9 @@ def finetune(config: FineTuneConfig, directories: Directories) -> None:
 
     Everything that can be wrong with the input is found before a model is loaded. The same input gives the same
     bytes on the same machine without a GPU, also when the run was interrupted and went on from a checkpoint.
-
-    :raises InvalidInput: settings, data or base cannot be used.
     SIGTERM during the training ends it after the step that is under way, with a checkpoint; a second one at once.
 
+    :raises InvalidInput: settings, data or base cannot be used.
     :raises WorkloadFailed: loss, weights or a metric are no numbers any more. The checkpoints stay.
     :raises SystemExit: with 143, after SIGTERM.
     """
