@@ -34,14 +34,22 @@ export DOCKER_BUILDKIT=1
 
 if (($# == 0)); then set -- steps trainer; fi
 for image in "$@"; do
-  arguments=(--file "images/$image.Dockerfile")
   tag=$version
-  if [[ $image == trainer ]]; then
-    arguments+=(--build-arg "TORCH=${TORCH:-cuda}")
-    if [[ ${TORCH:-cuda} == cpu ]]; then tag+=-cpu; fi
-  fi
+  torch=
+  case $image in
+    steps) extras=sign about='Fetches ModelKits for a workload and publishes what it made' ;;
+    trainer)
+      extras='sign qlora' about='Fine-tunes language models, and lets them answer' torch=${TORCH:-cuda}
+      # bitsandbytes, for QLoRA, needs a GPU.
+      if [[ $torch == cpu ]]; then extras='sign workload' tag+=-cpu; fi ;;
+    *) echo "Error: there is no image '$image'; there are steps and trainer" >&2; exit 2 ;;
+  esac
   reference=${REGISTRY:+$REGISTRY/}airflow-provider-kitops/$image:$tag
-  "$ENGINE" build "${options[@]}" "${arguments[@]}" --tag "$reference" .
+  "$ENGINE" build "${options[@]}" --file images/workload.Dockerfile \
+    --build-arg "EXTRAS=$extras" --build-arg "TORCH=$torch" \
+    --label "org.opencontainers.image.title=airflow-provider-kitops $image" \
+    --label "org.opencontainers.image.description=$about" \
+    --tag "$reference" .
   # shellcheck disable=SC2086 # words
   if [[ -n ${REGISTRY:-} ]]; then "$ENGINE" push ${PUSH_OPTIONS:-} "$reference"; fi
   echo "$reference"

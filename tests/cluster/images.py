@@ -65,7 +65,7 @@ def _provide(cluster: Cluster, name: str, tag: str) -> str:
     repository = f"airflow-provider-kitops/{name}"
     reference = f"{_registry(cluster)}/{repository}:{tag}"
     with _alone():
-        key = _key(name)
+        key = _key()
         pushed = cache() / "images" / f"{name}-{key}-{cluster.registry.replace(':', '_')}"
         digest = pushed.read_text() if pushed.exists() else ""
         if not digest or not tiny_image.has(cluster.registry, repository, digest):
@@ -120,10 +120,10 @@ def _base() -> str:
     return name
 
 
-def _key(name: str) -> str:
-    """What an image is made from, as a digest."""
+def _key() -> str:
+    """What the images are made from, as a digest."""
     files = [_ROOT / "constraints.txt", _ROOT / "pyproject.toml", _ROOT / "README.md", _ROOT / "LICENSE"]
-    files += [path for path in (_ROOT / "images").iterdir() if path.suffix in {".py", ".sh"} or name in path.name]
+    files += [_ROOT / "images" / file for file in ("build.sh", "without_gpu.py", "workload.Dockerfile")]
     files += [path for path in (_ROOT / "airflow_provider_kitops").rglob("*") if "__pycache__" not in path.parts]
     content = hashlib.sha256(f"{_DEBIAN} {_PACKAGES}".encode())
     for file in sorted(file for file in files if file.is_file()):

@@ -1,5 +1,7 @@
-# The reference programs, finetune and generate: this package with PyTorch. It differs from steps.Dockerfile in the extras
-# that it installs (bitsandbytes for QLoRA is one for GPUs), and in TORCH: "cuda", or "cpu" to leave out what only GPUs need. See build.sh beside this.
+# The images of workloads on Kubernetes: "steps", which fetches and publishes, and "trainer", which has the reference
+# programs. Both are this package with some of its extras; build.sh beside this says which, and what they are called.
+#   EXTRAS  of this package, divided by spaces
+#   TORCH   "cpu" to leave out what PyTorch needs for GPUs only
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
@@ -12,8 +14,8 @@ RUN python3 -m venv --without-pip /opt/venv
 
 # What is installed: resolved here, so that it is installed anew only when the answer is another one.
 FROM python AS tools
+ARG EXTRAS
 ARG PIP_OPTIONS=
-ARG TORCH=cuda
 ARG UV_OPTIONS=--no-cache
 WORKDIR /src
 COPY constraints.txt pyproject.toml ./
@@ -22,7 +24,8 @@ RUN --mount=type=secret,id=ca-bundle \
     && python3 -m venv /opt/tools \
     && /opt/tools/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt uv \
     && /opt/tools/bin/uv pip compile --quiet --python /opt/venv/bin/python ${UV_OPTIONS} ${PIP_OPTIONS} \
-         --constraint constraints.txt --extra sign --extra "$([ "${TORCH}" = cpu ] && echo workload || echo qlora)" --no-annotate --no-header --output-file /requirements.txt pyproject.toml
+         --constraint constraints.txt $(printf -- '--extra %s ' ${EXTRAS}) --no-annotate --no-header \
+         --output-file /requirements.txt pyproject.toml
 
 FROM tools AS package
 COPY README.md LICENSE ./
@@ -35,7 +38,7 @@ RUN --mount=type=secret,id=ca-bundle \
 
 FROM python
 ARG PIP_OPTIONS=
-ARG TORCH=cuda
+ARG TORCH=
 ARG UV_OPTIONS=--no-cache
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
@@ -52,9 +55,7 @@ RUN --mount=type=secret,id=ca-bundle \
          && /opt/venv/bin/python -B /run/without_gpu.py; fi
 # Last, and small: all that a change of this package changes.
 COPY --from=package /opt/venv /opt/venv
-LABEL org.opencontainers.image.title="airflow-provider-kitops trainer" \
-      org.opencontainers.image.description="Fine-tunes language models, and lets them answer" \
-      org.opencontainers.image.licenses="Apache-2.0"
+LABEL org.opencontainers.image.licenses="Apache-2.0"
 # Nobody in particular: nothing here needs a name, a home or a root file system that can be written.
 USER 65532:65532
 WORKDIR /tmp
