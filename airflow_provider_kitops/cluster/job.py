@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kitops.cluster.merge import merged
-from airflow_provider_kitops.cluster.names import MANAGED_BY, SPECIFICATION, TASK, TaskKey, digest_label
+from airflow_provider_kitops.cluster.names import MANAGED_BY, QUEUE, SPECIFICATION, TASK, TaskKey, digest_label
 from airflow_provider_kitops.cluster.placement import placement
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.oci.canonical import json_digest
@@ -28,9 +28,6 @@ from airflow_provider_kitops.workload.mounts import (
     WORK,
 )
 from airflow_provider_kitops.workload.spec import CHECKPOINTS, CONFIG, DIRECTORIES, INPUTS, OUTPUT, WorkloadSpec
-
-#: The containers in the order in which they run.
-CONTAINERS = (FETCH, WORK, PUBLISH)
 
 #: Annotation of a Job: name of the config map and the secret that it mounts.
 MOUNTED = "airflow-provider-kitops.dev/mounted"
@@ -158,14 +155,11 @@ def mounted_by(job: Mapping[str, Any]) -> str:
 
 def is_queued(job: Mapping[str, Any]) -> bool:
     """Whether Kueue, and not this package, lets the Job run."""
-    return _QUEUE in (job["metadata"].get("labels") or {})
-
-
-_QUEUE = "kueue.x-k8s.io/queue-name"
+    return QUEUE in (job["metadata"].get("labels") or {})
 
 
 def _queue(settings: JobSettings) -> dict[str, str]:
-    return {_QUEUE: settings.queue} if settings.queue else {}
+    return {QUEUE: settings.queue} if settings.queue else {}
 
 
 def _failure_rules() -> list[dict[str, Any]]:

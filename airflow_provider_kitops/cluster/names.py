@@ -20,6 +20,10 @@ SPECIFICATION = f"{_DOMAIN}/specification"
 REPORTED = f"{_DOMAIN}/reported"
 #: Annotation: up to when the task's log holds what the containers said.
 LOGGED = f"{_DOMAIN}/logged-until"
+#: Annotation of a Job that was given up: how, as JSON, for whoever follows it next.
+OUTCOME = f"{_DOMAIN}/outcome"
+#: Label by which Kueue finds what waits in its queues.
+QUEUE = "kueue.x-k8s.io/queue-name"
 #: Labels that Kubernetes puts on the pods of a Job: its name, and its uid.
 JOB_NAME = "batch.kubernetes.io/job-name"
 CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
@@ -27,7 +31,7 @@ CONTROLLER_UID = "batch.kubernetes.io/controller-uid"
 #: Labels and annotations that nobody may set, for a Job is found and gone on from by them; with "/" whole domains.
 RESERVED = (f"{_DOMAIN}/", *MANAGED_BY, "batch.kubernetes.io/", "job-name", "controller-uid")
 
-# Pods add six characters to it, and a label's value has 63 at the most.
+# Pods add eleven characters to it at the most, and a label's value has 63 at the most.
 _NAME_LIMIT = 52
 
 

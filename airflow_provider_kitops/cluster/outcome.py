@@ -9,11 +9,12 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any, Self
 
 from airflow_provider_kitops.cluster.job import KILLED, TERMINATED
+from airflow_provider_kitops.cluster.names import OUTCOME
 from airflow_provider_kitops.cluster.reading import (
     Json,
     conditions_of,
@@ -73,8 +74,12 @@ class Outcome:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Self:
-        """What ``to_json`` made."""
-        return cls(**value)
+        """What ``to_json`` made, of another version, too: a task may wait while this package is replaced.
+
+        :raises TypeError: a field is missing.
+        """
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: each for name, each in value.items() if name in known})
 
 
 def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequence[int] = ()) -> Outcome | None:
@@ -94,7 +99,7 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
         if job["metadata"].get("deletionTimestamp"):
             return _deleted(pods, retry_exit_codes)
         return None
-    if found := published(pods):
+    if found := published(pods) or _given_up(job):
         return found
     if failed.get("reason") == "DeadlineExceeded":
         limit = job["spec"].get("activeDeadlineSeconds")
@@ -104,6 +109,15 @@ def outcome_of(job: Json | None, pods: Sequence[Json], *, retry_exit_codes: Sequ
             return found
     said = _line(failed.get("message") or failed.get("reason") or "")
     return Outcome("JobFailed", f"The Job failed, and no pod is left that tells why: {said}", retry=True)
+
+
+def _given_up(job: Json) -> Outcome | None:
+    """Why this package itself ended the Job, whose deadline is but the means."""
+    text = (job["metadata"].get("annotations") or {}).get(OUTCOME)
+    try:
+        return replace(Outcome.of_json(_json(text) or {}), succeeded=False, given_up=False)
+    except TypeError:  # none, or somebody edited it
+        return None
 
 
 def published(pods: Sequence[Json]) -> Outcome | None:

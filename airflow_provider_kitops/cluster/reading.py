@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_kitops.cluster.job import CONTAINERS
 from airflow_provider_kitops.cluster.names import CONTROLLER_UID
+from airflow_provider_kitops.workload.mounts import CONTAINERS
 
 Json = Mapping[str, Any]
 
@@ -63,4 +64,12 @@ def created(thing: Json) -> datetime:
 
 def time_of(text: Any) -> datetime | None:
     """A time as the API writes it."""
-    return datetime.fromisoformat(str(text).replace("Z", "+00:00")) if text else None
+    return datetime.fromisoformat(str(text)) if text else None
+
+
+def status_message(body: str | bytes | None) -> str:
+    """What the API says of why it refuses (its ``Status``), in one line; empty if something else has answered."""
+    try:
+        return " ".join(str(json.loads(body or "")["message"]).split())
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""

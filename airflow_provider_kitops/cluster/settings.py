@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from airflow_provider_kitops._validation import nearest
-from airflow_provider_kitops.cluster.names import RESERVED
+from airflow_provider_kitops.cluster.names import QUEUE, RESERVED
 
 #: When the Job is removed: always, only when it succeeded, or never (then Kubernetes' own clean-up is left to you).
 OnFinish = Literal["delete", "delete_on_success", "keep"]
@@ -29,7 +29,6 @@ _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _LABEL_KEY = re.compile(rf"({_OBJECT.pattern.replace('$', '/')}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
-_QUEUE = "kueue.x-k8s.io/queue-name"
 _LABEL_HINT = "at most 63 letters, digits, '-', '_' and '.', the first and the last a letter or digit"
 
 #: Kinds of volume sources, as core/v1 has them.
@@ -212,7 +211,7 @@ class JobSettings(BaseModel):
     @classmethod
     def _ours(cls, value: dict[str, str]) -> dict[str, str]:
         for key in value:
-            if key == _QUEUE:
+            if key == QUEUE:
                 raise ValueError(f"{key!r} is set by the setting queue")
             if key in RESERVED or key.partition("/")[0] + "/" in RESERVED:
                 raise ValueError(f"{key!r} is not yours to set: Kubernetes or this package sets it, and goes by it")

@@ -76,9 +76,18 @@ def waiting_for(
     :param before: what it waited for when this was asked last.
     :param now: the time; by default that of this machine.
     """
-    found = _found(job, pods, settings, now or datetime.now(UTC))
-    if found and before and found.reason == before.reason and found.reason in _SINCE_SEEN:
+    now = now or datetime.now(UTC)
+    found = _found(job, pods, settings, now)
+    if found is None or before is None:
+        return found
+    if found.reason == before.reason and found.reason in _SINCE_SEEN:
         return replace(found, since=before.since)
+    if found.reason == "Unschedulable":
+        # Nothing of a pod says when its last gate was opened. No node was looked for before that.
+        if before.reason == "SchedulingGated":
+            return replace(found, since=now)
+        if before.reason == found.reason:
+            return replace(found, since=max(found.since, before.since))
     return found
 
 

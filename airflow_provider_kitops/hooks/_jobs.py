@@ -8,9 +8,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowException
+
 from airflow_provider_kitops.cluster.job import JobObjects, is_queued, mounted_by
-from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, REPORTED, SPECIFICATION, TASK, selector
-from airflow_provider_kitops.cluster.reading import owner_of
+from airflow_provider_kitops.cluster.names import (
+    JOB_NAME,
+    MANAGED_BY,
+    OUTCOME,
+    REPORTED,
+    SPECIFICATION,
+    TASK,
+    selector,
+)
+from airflow_provider_kitops.cluster.reading import owner_of, status_message
 from airflow_provider_kitops.oci.errors import (
     ClusterUnavailable,
     Conflict,
@@ -23,12 +33,10 @@ from airflow_provider_kitops.oci.errors import (
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
-#: Patch of a Job whose end a task has told.
-REPORT: Mapping[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
-#: Patch that ends a Job which is waited for no longer, and which nobody goes on with. It is not suspended: Kueue would
-#: let it run again, and Kubernetes would never remove it.
-GIVEN_UP: Mapping[str, Any] = {**REPORT, "spec": {"activeDeadlineSeconds": 1}}
+    from airflow_provider_kitops.cluster.outcome import Outcome
 
+# Patch of a Job whose end a task has told.
+_REPORT: Mapping[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
 _STRICT = "Strict"  # otherwise the API drops fields that it does not know, a misspelt one among them
 
 
@@ -36,6 +44,8 @@ _STRICT = "Strict"  # otherwise the API drops fields that it does not know, a mi
 class JobHandle:
     """Where a Job is.
 
+    :param namespace: the Job's namespace.
+    :param name: its name there.
     :param uid: of this very Job, whatever comes after it under the same name.
     """
 
@@ -53,21 +63,42 @@ class JobHandle:
 class Jobs:
     """What a worker does with Jobs.
 
+    Everything here raises ``ClusterUnavailable`` where the API gives no answer, ``Forbidden`` where it does not let us
+    ask, and ``InvalidInput`` where the connection cannot be used.
+
     :param hook: reaches the cluster.
     """
 
     def __init__(self, hook: KubernetesHook) -> None:
         self._hook = hook
 
+    @property
+    def namespace(self) -> str:
+        """The namespace that the connection names, or ``default``.
+
+        :raises InvalidInput: the connection cannot be used.
+        """
+        with self._errors("read the connection to the cluster"):
+            return self._hook.get_namespace() or "default"
+
+    @property
+    def in_cluster(self) -> bool:
+        """Whether the cluster is reached by the account of the pod that this runs in.
+
+        :raises InvalidInput: the connection cannot be used.
+        """
+        with self._errors("reach the cluster"):
+            return bool(self._hook.is_in_cluster)
+
     def start(self, objects: JobObjects) -> dict[str, Any]:
         """Create the Job with what it mounts, and let it run (unless Kueue does).
 
         :return: the Job. One of the same name that is there already was made by the same attempt, and is completed.
         :raises InvalidInput: the cluster does not take it.
-        :raises Conflict: a Job of this name has ended, or is being removed.
+        :raises Conflict: a Job of this name does other work, is being removed, or somebody has told how it ended.
         """
         namespace, name = objects.job["metadata"]["namespace"], objects.job["metadata"]["name"]
-        with _errors(f"create the Job {name} in namespace {namespace}"):
+        with self._errors(f"create the Job {name} in namespace {namespace}"):
             created = self._create(self._hook.batch_v1_client.create_namespaced_job, namespace, objects.job)
             job = self._plain(created) if created else None
             if job is None:
@@ -87,16 +118,16 @@ class Jobs:
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         core = self._hook.core_v1_client
         config_map, secret = objects.owned(job)
-        with _errors(f"create the ConfigMap {mounted_by(job)} in namespace {namespace}"):
+        with self._errors(f"create the ConfigMap {mounted_by(job)} in namespace {namespace}"):
             self._create(core.create_namespaced_config_map, namespace, config_map)
         if secret:
-            with _errors(f"create the Secret {mounted_by(job)} in namespace {namespace}"):
+            with self._errors(f"create the Secret {mounted_by(job)} in namespace {namespace}"):
                 # Unread, for the client writes every answer that it reads into the log of debugging.
                 answer = self._create(core.create_namespaced_secret, namespace, secret, _preload_content=False)
                 if answer:
                     answer.drain_conn()
         if job["spec"].get("suspend") and not is_queued(job):
-            with _errors(f"start the Job {name} in namespace {namespace}"):
+            with self._errors(f"start the Job {name} in namespace {namespace}"):
                 try:
                     self._patch(JobHandle.of(job), {"spec": {"suspend": False}})
                 except NotFound as error:
@@ -104,7 +135,7 @@ class Jobs:
 
     def get(self, namespace: str, name: str) -> dict[str, Any] | None:
         """The Job, or ``None``."""
-        with _errors(f"read the Job {name} in namespace {namespace}"):
+        with self._errors(f"read the Job {name} in namespace {namespace}"):
             try:
                 return self._plain(_retried(self._hook.batch_v1_client.read_namespaced_job)(name, namespace))
             except NotFound:
@@ -112,7 +143,7 @@ class Jobs:
 
     def of_task(self, namespace: str, label: str) -> list[dict[str, Any]]:
         """The Jobs of a task instance, the newest first."""
-        with _errors(f"list the Jobs in namespace {namespace}"):
+        with self._errors(f"list the Jobs in namespace {namespace}"):
             jobs = self._list(self._hook.batch_v1_client.list_namespaced_job, namespace, {**MANAGED_BY, TASK: label})
         return sorted(jobs, key=lambda job: str(job["metadata"]["creationTimestamp"]), reverse=True)
 
@@ -133,35 +164,35 @@ class Jobs:
 
         options = V1DeleteOptions(propagation_policy="Background", preconditions=V1Preconditions(uid=handle.uid))
         what = f"delete the Job {handle.name} in namespace {handle.namespace}"
-        with _errors(what), suppress(NotFound, Conflict):
+        with self._errors(what), suppress(NotFound, Conflict):
             _retried(self._hook.batch_v1_client.delete_namespaced_job, conflicts=False)(
                 handle.name, handle.namespace, body=options
             )
 
-    def keep(self, handle: JobHandle, *, ended: bool) -> None:
+    def keep(self, handle: JobHandle, outcome: Outcome) -> None:
         """Leave a Job where it is, for a person to look at: without its credentials, and with nothing running.
 
-        :param ended: whether it has ended by itself. One that has not is ended by a deadline, unless nothing of it
-            ever ran, so that there is nothing to look at: that one is deleted.
+        :param outcome: how it ended. One that was given up is ended by a deadline, unless nothing of it ever ran, so
+            that there is nothing to look at: that one is deleted.
         """
         from kubernetes.client import V1DeleteOptions
 
         job = self.get(handle.namespace, handle.name)
         if job is None or job["metadata"]["uid"] != handle.uid:
             return
-        if not ended and job["spec"].get("suspend"):
+        if outcome.given_up and job["spec"].get("suspend"):
             self.delete(handle)
             return
         # First, so that nothing runs on whatever comes of the rest.
-        with _errors(f"mark the Job {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
-            self._patch(handle, REPORT if ended else GIVEN_UP)
-        with _errors(f"delete the Secret {mounted_by(job)} in namespace {handle.namespace}"), suppress(NotFound):
+        with self._errors(f"mark the Job {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
+            self._patch(handle, giving_up(outcome) if outcome.given_up else _REPORT)
+        with self._errors(f"delete the Secret {mounted_by(job)} in namespace {handle.namespace}"), suppress(NotFound):
             _retried(self._hook.core_v1_client.delete_namespaced_secret)(
                 mounted_by(job), handle.namespace, body=V1DeleteOptions()
             )
 
     def _pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        with _errors(f"list the pods in namespace {namespace}"):
+        with self._errors(f"list the pods in namespace {namespace}"):
             return self._list(self._hook.core_v1_client.list_namespaced_pod, namespace, labels)
 
     def _list(self, call: Callable[..., Any], namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -189,6 +220,52 @@ class Jobs:
     def _plain(self, thing: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._hook.api_client.sanitize_for_serialization(thing)
         return found
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Say what was tried where the cluster refuses, in one line.
+
+        :raises InvalidInput: the cluster does not take what it was given, or the connection to it cannot be used.
+        :raises Forbidden: it does not know, or not allow, who asks.
+        :raises NotFound: there is no such thing, or no such namespace.
+        :raises ClusterUnavailable: no answer.
+        """
+        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import TRANSIENT_CONNECTION_ERRORS
+        from kubernetes.client.exceptions import ApiException
+        from kubernetes.config import ConfigException
+
+        try:
+            yield
+        except NotFound as error:
+            raise NotFound(f"Cannot {what}: {error.message}") from error
+        except KitopsError:
+            raise
+        except ApiException as error:
+            text = f"Cannot {what}: {_said(error).rstrip('.')}."
+            if error.status == 403 and ("exceeded quota" in text or "being terminated" in text):
+                raise ClusterUnavailable(text, hint="It is tried again where the task has retries.") from error
+            if error.status in (401, 403):
+                hint = "Look at the namespace, and at what Airflow's account must be allowed (page on Kubernetes)."
+                raise Forbidden(text, hint=hint) from error
+            if error.status in (400, 413, 422):
+                raise InvalidInput(text, hint="Correct job.") from error
+            raise ClusterUnavailable(text) from error
+        except (AirflowException, ConfigException) as error:
+            text = f"Cannot {what}: {' '.join(str(error).split())[:500].rstrip('.')}."
+            raise InvalidInput(text, hint=f"Correct the connection {self._hook.conn_id!r}.") from error
+        except TRANSIENT_CONNECTION_ERRORS as error:
+            raise ClusterUnavailable(f"Cannot {what}: {' '.join(str(error).split())[:300]}") from error
+
+
+def giving_up(outcome: Outcome) -> dict[str, Any]:
+    """A patch that ends a Job which is waited for no longer, and which nobody goes on with.
+
+    It is not suspended: Kueue would let it run again, and Kubernetes would never remove it.
+
+    :param outcome: why; kept on the Job, which itself knows of nothing but its deadline.
+    """
+    annotations = {OUTCOME: json.dumps(outcome.to_json())}
+    return {"metadata": {**_REPORT["metadata"], "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
 
 
 def of_uid(change: Mapping[str, Any], uid: str) -> dict[str, Any]:
@@ -229,41 +306,5 @@ def _retried(call: Callable[..., Any], *, conflicts: bool = True) -> Callable[..
     return retried
 
 
-@contextmanager
-def _errors(what: str) -> Iterator[None]:
-    """Say what was tried where the cluster refuses, in one line.
-
-    :raises InvalidInput: the cluster does not take what it was given.
-    :raises Forbidden: it does not know, or not allow, who asks.
-    :raises NotFound: there is no such thing, or no such namespace.
-    :raises ClusterUnavailable: no answer.
-    """
-    from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import TRANSIENT_CONNECTION_ERRORS
-    from kubernetes.client.exceptions import ApiException
-
-    try:
-        yield
-    except NotFound as error:
-        raise NotFound(f"Cannot {what}: {error.message}") from error
-    except KitopsError:
-        raise
-    except ApiException as error:
-        text = f"Cannot {what}: {_said(error).rstrip('.')}."
-        if error.status == 403 and ("exceeded quota" in text or "being terminated" in text):
-            raise ClusterUnavailable(text, hint="It is tried again where the task has retries.") from error
-        if error.status in (401, 403):
-            hint = "Look at the namespace, and at what Airflow's account must be allowed (page on Kubernetes)."
-            raise Forbidden(text, hint=hint) from error
-        if error.status in (400, 413, 422):
-            raise InvalidInput(text, hint="Correct job.") from error
-        raise ClusterUnavailable(text) from error
-    except TRANSIENT_CONNECTION_ERRORS as error:
-        raise ClusterUnavailable(f"Cannot {what}: {' '.join(str(error).split())[:300]}") from error
-
-
 def _said(error: Any) -> str:
-    try:
-        text = str(json.loads(error.body)["message"])
-    except (TypeError, ValueError, KeyError):
-        text = f"{error.status} {error.reason}"
-    return " ".join(text.split())[:1000]
+    return (status_message(error.body) or f"{error.status} {error.reason}")[:1000]

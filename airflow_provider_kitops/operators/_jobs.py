@@ -144,17 +144,13 @@ class KubernetesProgramOperator(ProgramOperator):
             raise InvalidInput(f"job cannot be used: {problems(error, JobSettings, 'together')}.") from None
 
     @cached_property
-    def _cluster(self) -> Any:
-        return _hook(self.kubernetes_conn_id)
-
-    @cached_property
     def _jobs(self) -> Jobs:
         from airflow_provider_kitops.hooks._jobs import Jobs
 
-        return Jobs(self._cluster)
+        return Jobs(_hook(self.kubernetes_conn_id))
 
     def _namespace(self, settings: JobSettings) -> str:
-        return settings.namespace or self._cluster.get_namespace() or "default"
+        return settings.namespace or self._jobs.namespace
 
     def _workload(
         self, store: Store, context: Context, settings: JobSettings, namespace: str
@@ -296,7 +292,8 @@ class KubernetesProgramOperator(ProgramOperator):
             if outcome and not outcome.succeeded:
                 self.log.info("The Job %s of an earlier try failed: %s", name, outcome.message)
             else:
-                self.log.info("Deleting the Job %s of an earlier try: it does other work than this one.", name)
+                why = "a newer one is gone on with" if same else "it does other work than this one"
+                self.log.info("Deleting the Job %s of an earlier try: %s.", name, why)
             jobs.delete(JobHandle.of(job))
         return chosen
 
@@ -312,13 +309,13 @@ class KubernetesProgramOperator(ProgramOperator):
             return
         if not isinstance(stored, dict):
             return
-        where = (stored.get("kubernetes_conn_id"), stored.get("namespace"))
-        if where == (self.kubernetes_conn_id, namespace) or not all(isinstance(each, str) for each in where):
+        note = [stored.get(key) for key in ("kubernetes_conn_id", "namespace", "name", "uid")]
+        if note[:2] == [self.kubernetes_conn_id, namespace] or not all(isinstance(each, str) for each in note):
             return
-        handle = JobHandle(str(stored["namespace"]), str(stored["name"]), str(stored["uid"]))
+        conn_id, handle = str(note[0]), JobHandle(*map(str, note[1:]))
         self.log.info("Deleting the Job %s of an earlier try in namespace %s.", handle.name, handle.namespace)
         try:
-            Jobs(_hook(str(stored["kubernetes_conn_id"]))).delete(handle)
+            Jobs(_hook(conn_id)).delete(handle)
         except Exception as error:  # noqa: BLE001 - the connection, or the cluster, may be gone for good
             self.log.warning("It could not be deleted, and may still run: %s", error)
 
@@ -349,7 +346,7 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.triggers.job import WorkloadJobTrigger
 
         limits = settings.model_dump(mode="json", include=set(_LIMITS))
-        in_cluster = True if self._cluster.is_in_cluster else None
+        in_cluster = True if self._jobs.in_cluster else None
         return WorkloadJobTrigger(
             self.kubernetes_conn_id,
             handle.namespace,
@@ -384,8 +381,9 @@ class KubernetesProgramOperator(ProgramOperator):
             with self.hook.store() as store:
                 answer = self._read_back(store, outcome, output)
         except BaseException as error:
-            # Where another try comes, it reads on and works no more: the Job stays for it.
-            if not _goes_on(context, error):
+            # Where another try comes, it reads on and works no more: the Job, which costs nothing now, stays for it.
+            # That is so for whatever ends this one: a worker that stops is told to as by a person.
+            if not _tried_again(context, error):
                 self._finish(context, handle, outcome)
             raise
         answer["progress"] = event.get("progress")
@@ -419,7 +417,7 @@ class KubernetesProgramOperator(ProgramOperator):
             if settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded):
                 jobs.delete(handle)
             else:
-                jobs.keep(handle, ended=not outcome.given_up)
+                jobs.keep(handle, outcome)
         except Exception as error:  # noqa: BLE001 - see above
             left = "It may still run." if outcome.given_up else "Kubernetes removes it after its ttl, if it has one."
             text = "The Job %s in namespace %s is left: %s %s"
@@ -464,13 +462,17 @@ def _task_key(context: Context) -> TaskKey:
 
 
 def _goes_on(context: Context, error: BaseException) -> bool:
-    """Whether another try comes after this failure, which would go on with the Job."""
+    """Whether another try comes after this failure, which would go on with the Job that runs."""
+    # The others, such as being told to end or timed out, are a person's or Airflow's decision.
+    return isinstance(error, Exception) and _tried_again(context, error)
+
+
+def _tried_again(context: Context, error: BaseException) -> bool:
+    """Whether another try comes after this, if nobody has set the task's state."""
     from airflow_provider_kitops.oci.errors import KitopsError
 
-    # The others, such as being told to end or timed out, are a person's or Airflow's decision.
-    if not isinstance(error, Exception) or isinstance(error, AirflowFailException):
-        return False
-    return _has_retries(context) and not (isinstance(error, KitopsError) and not error.transient)
+    permanent = isinstance(error, AirflowFailException) or (isinstance(error, KitopsError) and not error.transient)
+    return _has_retries(context) and not permanent
 
 
 def _has_retries(context: Context) -> bool:
@@ -490,26 +492,26 @@ def _read_key(path: str | Path) -> bytes:
 
 def _in_a_thread(trigger: Any) -> dict[str, Any]:
     """Follow the Job here. In a thread, so that being told to end interrupts the wait and not the event loop."""
+    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     answer: Future[Any] = Future()
-    loop = asyncio.new_event_loop()
-    following = loop.create_task(trigger.follow())
+
+    async def follow() -> Any:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))  # type: ignore[arg-type]
+        return await trigger.follow()
 
     def run() -> None:
-        asyncio.set_event_loop(loop)
         try:
-            answer.set_result(loop.run_until_complete(following))
+            answer.set_result(asyncio.run(follow()))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             answer.set_exception(error)
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
 
     thread = threading.Thread(target=run, name="follow-job", daemon=True)
     thread.start()
     try:
         followed = answer.result()
     except BaseException:
-        with suppress(RuntimeError):  # the loop has ended by itself
+        with suppress(RuntimeError, TimeoutError):  # the loop has ended by itself, or never begun
+            loop, following = begun.result(10)
             loop.call_soon_threadsafe(following.cancel)
         thread.join(10)
         raise

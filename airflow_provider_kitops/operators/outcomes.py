@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout
 
@@ -20,6 +20,9 @@ class _OfJob(BaseException):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"{outcome.reason}: {outcome.message}")
         self.outcome = outcome
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Outcome]]:
+        return type(self), (self.outcome,)
 
 
 class JobFailed(_OfJob, AirflowException):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kitops.cluster.reading import status_message
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -17,9 +18,7 @@ _SAID_LIMIT = 500  # characters; that something is forbidden takes some three hu
 async def said_in(answer: Any) -> str:
     """What the API says of why it refuses, in one line."""
     text = (await answer.read()).decode(errors="replace")
-    with suppress(ValueError, LookupError, TypeError, RecursionError):  # it may be something before the API
-        text = str(json.loads(text)["message"])
-    return " ".join(text.split())[:_SAID_LIMIT]
+    return (status_message(text) or " ".join(text.split()))[:_SAID_LIMIT]
 
 
 def said(error: Exception) -> str:

@@ -91,7 +91,7 @@ async def follow_job(
             return Followed(outcome, logs.progress)
         finally:
             mark.cancel()
-            await logs.stop()
+            await asyncio.gather(mark, logs.stop(), return_exceptions=True)
 
 
 class _Following:
@@ -211,11 +211,12 @@ async def _mark(cluster: ClusterConnection, namespace: str, name: str, uid: str,
     marked = logs.until
     while True:
         await asyncio.sleep(_MARK_SECONDS)
-        if logs.until is None or logs.until == marked:
+        until = logs.until
+        if until is None or until == marked:
             continue
         # With the uid another Job of this name answers 409.
-        body = {"metadata": {"uid": uid, "annotations": {LOGGED: logs.until.isoformat()}}}
+        body = {"metadata": {"uid": uid, "annotations": {LOGGED: until.isoformat()}}}
         with suppress(Exception):  # it only spares somebody lines that were read before
             async with cluster.open() as connection:
                 await client.BatchV1Api(connection).patch_namespaced_job(name, namespace, body)
-            marked = logs.until
+            marked = until

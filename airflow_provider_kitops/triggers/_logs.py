@@ -7,8 +7,8 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +121,13 @@ class Logs:
             ended = self._ended(pod, container)  # known before it is read: then all that it wrote is in the answer
             try:
                 seen.again()
-                async for line, goes_on in self._lines(pod, container, seen.last, follow=not ended):
-                    if seen.new(line, goes_on=goes_on):
-                        wait = _AGAIN_SECONDS
-                        self._line(container, seen.text)
-                        if seen.last and (self.until is None or seen.last > self.until):
-                            self.until = seen.last
+                async with aclosing(self._lines(pod, container, seen.last, follow=not ended)) as lines:
+                    async for line, goes_on in lines:
+                        if seen.new(line, goes_on=goes_on):
+                            wait = _AGAIN_SECONDS
+                            self._line(container, seen.text)
+                            if seen.last and (self.until is None or seen.last > self.until):
+                                self.until = seen.last
                 if ended:
                     return
             except ApiException as error:
@@ -151,14 +152,15 @@ class Logs:
         last.only_last()
         with suppress(Exception):  # that the rest is missing has been told
             async with asyncio.timeout(_TAIL_SECONDS):
-                async for line, goes_on in self._lines(pod, container, None, follow=False, tail=_LAST_LINES):
-                    if seen.new(line, goes_on=goes_on):
-                        self._line(container, seen.text)
+                async with aclosing(self._lines(pod, container, None, follow=False, tail=_LAST_LINES)) as lines:
+                    async for line, goes_on in lines:
+                        if seen.new(line, goes_on=goes_on):
+                            self._line(container, seen.text)
         last.flush()
 
     async def _lines(
         self, pod: str, container: str, since: datetime | None, *, follow: bool, tail: int | None = None
-    ) -> AsyncIterator[tuple[str, bool]]:
+    ) -> AsyncGenerator[tuple[str, bool], None]:
         """The log's lines, each with whether it goes on with the one before: a long one comes in pieces."""
         from kubernetes_asyncio import client
 

@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowException
+
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
 from airflow_provider_kitops.cluster.reading import is_finished, owner_of
 from airflow_provider_kitops.triggers._connection import said, said_in
@@ -90,6 +92,7 @@ class NamespaceWatch:
         self._known: dict[str, dict[str, dict[str, Any]]] = {}
         self._pods_listed = False
         self._refused: dict[str, float] = {}  # what the cluster does not tell, and since when (monotonic)
+        self._trouble: dict[str, str] = {}  # what it does not tell just now, and why
         self._look = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -121,9 +124,11 @@ class NamespaceWatch:
             began = time.monotonic()
             poll = began < poll_until
             failed: Exception | None = None
+            listed = False
             try:
                 async with self.cluster.open() as connection:
                     version = await self._pods(connection)
+                    listed = True
                     self._answered("pods")
                     if not poll:
                         await self._stream(connection, version)
@@ -132,12 +137,12 @@ class NamespaceWatch:
             except Exception as error:  # noqa: BLE001 - whatever it is, the Jobs run on and are looked for again
                 failed = error
             status = getattr(failed, "status", None)
-            if status == 403 and not poll:
+            if status == 403 and listed:
                 poll_until = began + _POLLED_SECONDS
                 log.warning("Pods of namespace %s may not be watched; they are listed instead.", self.namespace)
                 continue
             if failed:
-                self._answered("pods", failed)
+                self._answered("pods", failed, tell=failures > 0 and not listed)
             if poll and failed is None:
                 failures = 0
                 await asyncio.sleep(_POLL_SECONDS)
@@ -218,16 +223,12 @@ class NamespaceWatch:
             try:
                 await self._jobs()
                 failures = 0
-                self._answered("jobs")
-                self._tell("")
+                self._answered("Jobs")
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001 - as above
                 failures += 1
-                self._answered("jobs", error)
-                if failures > 1:
-                    says = "does not let Airflow see" if _is_refusal(error) else "gives no answer about"
-                    self._tell(f"The cluster {says} the Job, and is asked again: {said(error)}")
+                self._answered("Jobs", error, tell=failures > 1)
                 await self._wait(failures, error)
                 continue
             wait = soon if any(view.unsettled for view in self.views) else _LIST_SECONDS
@@ -287,14 +288,21 @@ class NamespaceWatch:
         known = {name for name, pod in view.pods.items() if pod["deleted"]}
         view.pods.update({name: pod for name, pod in (found | gone).items() if name not in known})
 
-    def _tell(self, trouble: str) -> None:
+    def _answered(self, what: str, error: Exception | None = None, *, tell: bool = False) -> None:
+        """Take note of what came of asking for ``what``: to be refused may pass, but not for long.
+
+        :param tell: whether whoever follows a Job is to know of it; not for what is over in a moment.
+        """
+        if error is None:
+            self._trouble.pop(what, None)
+        elif tell:
+            says = "does not let Airflow see" if _is_refusal(error) else "gives no answer about"
+            self._trouble[what] = f"The cluster {says} the {what} of this namespace, and is asked again: {said(error)}"
+        trouble = " ".join(self._trouble.values())
         for view in self.views:
             if view.trouble != trouble:
                 view.trouble = trouble
                 view.changed.set()
-
-    def _answered(self, what: str, error: Exception | None = None) -> None:
-        """Take note of what came of asking for ``what``: to be refused may pass, but not for long."""
         if error is None or not _is_refusal(error):
             self._refused.pop(what, None)
             return
@@ -344,7 +352,10 @@ async def _read(answer: Any) -> dict[str, Any]:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return getattr(error, "status", None) in (401, 403)
+    """Whether the cluster does not let us ask, or the connection to it cannot be used."""
+    from kubernetes_asyncio.config import ConfigException
+
+    return getattr(error, "status", None) in (401, 403) or isinstance(error, (AirflowException, ConfigException))
 
 
 def _gone(pod: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kitops.hooks._jobs import GIVEN_UP, of_uid
+from airflow_provider_kitops.hooks._jobs import giving_up, of_uid
 from airflow_provider_kitops.triggers._connection import said
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
+
+if TYPE_CHECKING:
+    from kubernetes_asyncio.client import BatchV1Api
+
+    from airflow_provider_kitops.cluster.outcome import Outcome
 
 _NOT_THERE = (404, 409)  # what the API answers where a Job is gone, or another one has its name
 _GIVE_UP_SECONDS = 30.0  # that the task waits for its Job to be ended, before a worker sees to it
@@ -81,7 +87,7 @@ class WorkloadJobTrigger(BaseTrigger):
         begun = time.monotonic()
         followed = await self.follow()
         if followed.outcome.given_up:
-            await self._give_up()
+            await self._give_up(followed.outcome)
         await asyncio.sleep(begun + _worker_lingers() - time.monotonic())
         self._over = True
         yield TriggerEvent(self.event(followed))
@@ -90,6 +96,7 @@ class WorkloadJobTrigger(BaseTrigger):
         """The same, for a task that waits on its worker."""
         from airflow_provider_kitops.cluster.settings import JobSettings
 
+        await asyncio.to_thread(_load_clients)
         return await follow_job(
             self._hook,
             self.namespace,
@@ -129,50 +136,42 @@ class WorkloadJobTrigger(BaseTrigger):
         if not await self._still_deferred():  # else the triggerer stops, or hands the trigger to another one
             await self._delete()
 
-    async def _give_up(self) -> None:
+    async def _give_up(self, outcome: Outcome) -> None:
         """End the Job at once: until a worker is free for the task it would hold its GPU, or get one at last."""
-        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
-        from kubernetes_asyncio import client
+        try:
+            async with asyncio.timeout(_GIVE_UP_SECONDS):
+                body = of_uid(giving_up(outcome), self.uid)
+                await self._ask(lambda jobs: jobs.patch_namespaced_job(self.name, self.namespace, body))
+        except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
+            self.log.warning("The Job %s could not be ended yet: %s", self.name, said(error))
 
-        async def end() -> None:
+    async def _delete(self) -> None:
+        await asyncio.to_thread(_load_clients)
+        from kubernetes_asyncio.client import V1DeleteOptions, V1Preconditions
+
+        self.log.info("Deleting the Job %s in namespace %s.", self.name, self.namespace)
+        body = V1DeleteOptions(propagation_policy="Background", preconditions=V1Preconditions(uid=self.uid))
+        await self._ask(lambda jobs: jobs.delete_namespaced_job(self.name, self.namespace, body=body))
+
+    async def _ask(self, call: Callable[[BatchV1Api], Awaitable[Any]]) -> None:
+        """Ask for a change of the Job, again while the API server is away. That the Job is gone is as good."""
+        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+        from kubernetes_asyncio.client import ApiException, BatchV1Api
+
+        async def once() -> None:
             async with self._hook().get_conn() as connection:
                 try:
-                    await client.BatchV1Api(connection).patch_namespaced_job(
-                        self.name, self.namespace, of_uid(GIVEN_UP, self.uid)
-                    )
-                except client.ApiException as error:
+                    await call(BatchV1Api(connection))
+                except ApiException as error:
                     if error.status not in _NOT_THERE:
                         raise
 
-        try:
-            async with asyncio.timeout(_GIVE_UP_SECONDS):
-                await generic_api_retry(end)()
-        except Exception as error:  # noqa: BLE001 - the worker does it again, and says what it could not do
-            self.log.warning("The Job %s could not be ended yet: %s", self.name, said(error))
+        await generic_api_retry(once)()
 
     def _hook(self) -> Any:
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
         return AsyncKubernetesHook(conn_id=self.kubernetes_conn_id, in_cluster=self.in_cluster)
-
-    async def _delete(self) -> None:
-        from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
-        from kubernetes_asyncio import client
-
-        self.log.info("Deleting the Job %s in namespace %s.", self.name, self.namespace)
-        options = client.V1DeleteOptions(
-            propagation_policy="Background", preconditions=client.V1Preconditions(uid=self.uid)
-        )
-
-        async def delete() -> None:
-            async with self._hook().get_conn() as connection:
-                try:
-                    await client.BatchV1Api(connection).delete_namespaced_job(self.name, self.namespace, body=options)
-                except client.ApiException as error:
-                    if error.status not in _NOT_THERE:
-                        raise
-
-        await generic_api_retry(delete)()
 
     async def _still_deferred(self) -> bool:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -191,6 +190,12 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
+
+
+def _load_clients() -> None:
+    """Import what takes seconds, for which no other trigger of this process is to wait."""
+    for module in ("airflow.providers.cncf.kubernetes.hooks.kubernetes", "kubernetes_asyncio"):
+        import_module(module)
 
 
 def _worker_lingers() -> float:

@@ -64,7 +64,7 @@ class ModelKitTagWaitTrigger(BaseTrigger):
         """Look, wait, look again."""
         failures = 0
         while True:
-            wait = self.poll_interval
+            wait = _spread(self.poll_interval)
             try:
                 # The store blocks, and so does reading a connection: both belong into a thread. One of asgiref's, out
                 # of which Airflow's way of reading a connection finds back to this loop; and shielded, for before 3.3
@@ -79,7 +79,7 @@ class ModelKitTagWaitTrigger(BaseTrigger):
                     yield TriggerEvent({"status": "failed", "message": str(error)})
                     return
                 failures += 1
-                wait *= min(2**failures, 10)
+                wait = _spread(self.poll_interval * min(2**failures, 10))
                 if isinstance(error, RateLimited) and error.retry_after:
                     wait = max(wait, error.retry_after)
                 self.log.warning("No answer about %s (%s); next look in %.0f s.", self.reference, error, wait)
@@ -87,7 +87,7 @@ class ModelKitTagWaitTrigger(BaseTrigger):
             if found is not None:
                 yield TriggerEvent({"status": "reached", "found": found})
                 return
-            await asyncio.sleep(wait * random.uniform(0.9, 1.1))  # noqa: S311 - spreads load, keeps no secret
+            await asyncio.sleep(wait)
 
     def _look(self) -> dict[str, Any] | None:
         with KitopsHook(self.kitops_conn_id).store() as store:
@@ -100,3 +100,8 @@ class ModelKitTagWaitTrigger(BaseTrigger):
                 return None
         # The tag may have moved between the two calls: only what was read back counts.
         return found if reached(found["digest"], self.moved_from, self.moved_to) else None
+
+
+def _spread(seconds: float) -> float:
+    """About so long, so that what began at once does not ask at once for ever."""
+    return seconds * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, keeps no secret

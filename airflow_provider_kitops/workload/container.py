@@ -309,7 +309,7 @@ class _Message:
     def __init__(self, path: Path, hidden: _Hidden) -> None:
         self._path = path
         self._hidden = hidden
-        self._published = False
+        self._told: bytes | None = None
 
     def succeed(self, result: runner.WorkloadResult) -> None:
         """Tell what was published.
@@ -327,21 +327,26 @@ class _Message:
             told["metrics"] = None
         if len(_json(told)) > MESSAGE_LIMIT:  # a name may be long, a digest is not
             del told["reference"]
-        with storage_errors("write", self._path):
-            self._path.write_bytes(_json(told))
-        self._published = True
+        self._told = _json(told)
+        try:
+            with storage_errors("write", self._path):
+                self._path.write_bytes(self._told)
+        except KitopsError:
+            self._told = None
+            raise
 
     def fail(self, error: str, code: int, *, transient: bool) -> int:
         """Tell what went wrong, in one line, and return the exit code: ``code``, but 0 after a success."""
         line = _line(self._hidden.out_of(error))
-        if self._published:
+        try:
+            # Again, for a signal may have come in the middle of it.
+            self._path.write_bytes(_failure(line, transient) if self._told is None else self._told)
+        except OSError as refused:
+            logger.warning("Cannot write %s: %s.", self._path, said(refused))
+        if self._told is not None:
             logger.warning("After the output was published: %s", line)
             return 0
         sys.stdout.flush()
-        try:
-            self._path.write_bytes(_failure(line, transient))
-        except OSError as refused:
-            logger.warning("Cannot write %s: %s.", self._path, said(refused))
         print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201 - the last line is part of the interface
         return code
 

@@ -22,7 +22,7 @@ from airflow_provider_kitops.oci.store import DEFAULT_MUTABLE_TAGS, StoreConfig
 from airflow_provider_kitops.workload.spec import WorkloadSpec
 
 #: The containers of the pod, in the order in which they run. The program is the second.
-FETCH, WORK, PUBLISH = "fetch", "work", "publish"
+CONTAINERS = FETCH, WORK, PUBLISH = "fetch", "work", "publish"
 #: Where the containers find the ConfigMap and the Secret.
 JOB_MOUNT, SECRET_MOUNT = "/kitops/job", "/kitops/secret"
 #: Where ``fetch`` finds the volume that keeps blobs, if there is one.

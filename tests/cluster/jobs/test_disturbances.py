@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.cluster.jobs.gates import Gates
@@ -39,13 +37,7 @@ def runs(world: World, gates: Gates) -> dict[str, Run]:
 def test_an_evicted_pod_is_started_again_at_no_cost(runs: dict[str, Run], world: World, gates: Gates) -> None:
     run = runs["evicted"]
     pod = run.running("work")
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": run.namespace},
-    }
-    path = f"/api/v1/namespaces/{run.namespace}/pods/{pod}/eviction"
-    world.cluster.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(eviction))
+    run.evict(pod)
     run.running("work", but=[pod])
     (job,) = run.jobs()
     assert job["status"].get("failed", 0) == 0

@@ -140,9 +140,7 @@ def test_a_training_that_is_evicted_goes_on_at_the_step_it_left(
     run = start("tiny/evicted:latest", checkpoints={"persistentVolumeClaim": {"claimName": name}})
     pod = run.running("work", timeout=240)
     world.airflow.wait("the training to begin", lambda: "train " in run.log(), 240)
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
-    world.cluster.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(eviction))
+    run.evict(pod)
     whole = start("tiny/whole:latest")
     assert run.wait("success", "failed", timeout=600) == "success", run.log()
     log = run.log()

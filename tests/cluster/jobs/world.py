@@ -90,6 +90,13 @@ class Run:
 
         return str(self.world.airflow.wait(f"{container} to run in {self.namespace}", look, timeout))
 
+    def evict(self, pod: str) -> None:
+        """Evict a pod, as draining its node does."""
+        metadata = {"name": pod, "namespace": self.namespace}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        self.world.cluster.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(eviction))
+
     def leftovers(self) -> list[str]:
         """What is there of the provider's, by kind and name; waits until what is being deleted is gone."""
         end = time.monotonic() + 60

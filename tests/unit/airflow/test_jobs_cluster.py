@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_kitops.cluster.job import mounted_by
-from airflow_provider_kitops.cluster.names import REPORTED, TaskKey
+from airflow_provider_kitops.cluster.names import OUTCOME, REPORTED, TaskKey
+from airflow_provider_kitops.cluster.outcome import Outcome
 from airflow_provider_kitops.hooks._jobs import JobHandle, Jobs
 from airflow_provider_kitops.oci.errors import (
     ClusterUnavailable,
@@ -26,6 +28,8 @@ from tests.fake_kubernetes import Asked, FakeKubernetes, fake_kubernetes_in_a_th
 from .jobs_world import PASSWORD, TASK_KEY, jobs_of, no_waiting, objects_of, pod_of
 
 TOKEN = "token-of-the-worker"
+ENDED = Outcome("ProgramFailed", "work ended with exit code 3")
+GIVEN_UP = Outcome("Unschedulable", "No node takes pod p: 0/1 nodes", retry=True, given_up=True)
 
 
 @pytest.fixture(autouse=True)
@@ -308,7 +312,7 @@ def test_deleting_what_may_not_be_deleted_is_told(fake: FakeKubernetes, jobs: Jo
 
 def test_a_job_that_ended_is_kept_as_it_is_without_its_credentials(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
-    jobs.keep(handle, ended=True)
+    jobs.keep(handle, ENDED)
     there = fake.things("jobs")["a"]
     assert there["metadata"]["labels"][REPORTED] == "true"
     assert "activeDeadlineSeconds" not in there["spec"]
@@ -318,33 +322,34 @@ def test_a_job_that_ended_is_kept_as_it_is_without_its_credentials(fake: FakeKub
 
 def test_a_job_that_runs_is_ended_when_it_is_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
-    jobs.keep(handle, ended=False)
+    jobs.keep(handle, GIVEN_UP)
     there = fake.things("jobs")["a"]
     assert there["metadata"]["labels"][REPORTED] == "true"
     assert there["spec"]["activeDeadlineSeconds"] == 1
     assert there["spec"]["suspend"] is False
+    assert Outcome.of_json(json.loads(there["metadata"]["annotations"][OUTCOME])) == GIVEN_UP
     assert fake.things("secrets") == {}
     assert len(fake.things("configmaps")) == 1
 
 
 def test_a_job_of_which_nothing_ever_ran_is_not_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, queue="team")
-    jobs.keep(handle, ended=False)
+    jobs.keep(handle, GIVEN_UP)
     assert [fake.things(resource) for resource in ("jobs", "secrets", "configmaps")] == [{}, {}, {}]
 
 
 def test_a_job_that_kueue_suspended_after_it_had_ended_is_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, queue="team")
-    jobs.keep(handle, ended=True)
+    jobs.keep(handle, ENDED)
     assert fake.things("jobs")["a"]["metadata"]["labels"][REPORTED] == "true"
 
 
-@pytest.mark.parametrize("ended", [False, True])
-def test_keeping_leaves_another_job_of_the_name(fake: FakeKubernetes, jobs: Jobs, ended: bool) -> None:
+@pytest.mark.parametrize("outcome", [GIVEN_UP, ENDED])
+def test_keeping_leaves_another_job_of_the_name(fake: FakeKubernetes, jobs: Jobs, outcome: Outcome) -> None:
     started(jobs)
     asked = len(fake.asked)
-    jobs.keep(JobHandle("models", "a", "uid-of-one-before"), ended=ended)
-    jobs.keep(JobHandle("models", "gone", "uid"), ended=ended)
+    jobs.keep(JobHandle("models", "a", "uid-of-one-before"), outcome)
+    jobs.keep(JobHandle("models", "gone", "uid"), outcome)
     assert [each.kind for each in fake.asked[asked:]] == ["read", "read"]
     assert REPORTED not in fake.things("jobs")["a"]["metadata"]["labels"]
     assert len(fake.things("secrets")) == 1
@@ -359,7 +364,7 @@ def test_a_job_that_is_replaced_while_it_is_kept_is_not_ended_for_another(fake: 
             fake.put_job({**job, "metadata": {**job["metadata"], "uid": "uid-of-another"}})
 
     fake.status = replace
-    jobs.keep(handle, ended=False)
+    jobs.keep(handle, GIVEN_UP)
     there = fake.things("jobs")["a"]
     assert "activeDeadlineSeconds" not in there["spec"]
     assert REPORTED not in there["metadata"]["labels"]
@@ -370,13 +375,13 @@ def test_nothing_runs_on_though_the_credentials_cannot_be_removed(fake: FakeKube
     handle = started(jobs)
     fake.status = refusing("delete secrets", 403)
     with pytest.raises(Forbidden, match="Cannot delete the Secret a-0123abcd in namespace models"):
-        jobs.keep(handle, ended=False)
+        jobs.keep(handle, GIVEN_UP)
     assert fake.things("jobs")["a"]["spec"]["activeDeadlineSeconds"] == 1
 
 
 def test_credentials_that_are_gone_already_are_no_error(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, secrets={})
-    jobs.keep(handle, ended=True)
+    jobs.keep(handle, ENDED)
     assert fake.count("delete secrets") == 1
     assert fake.things("jobs")["a"]["metadata"]["labels"][REPORTED] == "true"
 
@@ -384,7 +389,7 @@ def test_credentials_that_are_gone_already_are_no_error(fake: FakeKubernetes, jo
 def test_what_fails_beside_somebody_elses_change_is_done_again(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
     fake.status = lambda asked: 409 if asked.kind == "delete secrets" and fake.count(asked.kind) < 3 else None
-    jobs.keep(handle, ended=True)
+    jobs.keep(handle, ENDED)
     assert fake.things("secrets") == {}
 
 

@@ -278,7 +278,7 @@ def test_that_the_cluster_is_away_is_told_and_that_it_is_back() -> None:
         task = following.begin()
         await asyncio.sleep(0.3)
         fake.status = lambda asked: 503 if asked.kind == "jobs" else None
-        await following.until("gives no answer about the Job")
+        await following.until("gives no answer about the Jobs of this namespace")
         fake.status = lambda asked: None
         await following.until("The cluster answers again.")
         await cancelled(task)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import json
 import os
+import pickle
 import signal
 import threading
 import time
@@ -19,6 +21,7 @@ import structlog.testing
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 from airflow.sdk.exceptions import TaskDeferralError
@@ -250,6 +253,27 @@ def test_what_cannot_work_fails_before_there_is_a_job(
     assert fake.count("create jobs") == 0
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"kube_config_path": "/nowhere/kubeconfig"}, "Invalid kube-config"),
+        ({"kube_config": "{}"}, "Invalid kube-config"),
+        ({"in_cluster": True}, "in-cluster|host and port|Service host"),
+        ({"in_cluster": True, "kube_config": "{}"}, "mutually exclusive"),
+        (None, "isn't defined"),
+    ],
+)
+@pytest.mark.parametrize("job", [{}, {"namespace": "models"}])
+def test_a_connection_to_the_cluster_that_cannot_be_used_fails_at_once(
+    registry: Registry, connections: Connections, extra: dict[str, Any] | None, said: str, job: dict[str, Any]
+) -> None:
+    if extra is not None:
+        connections.set("broken", "kubernetes", extra=extra)
+    with pytest.raises(AirflowFailException, match=rf"^Cannot .*({said}).*Correct the connection 'broken'") as caught:
+        task_operator(kubernetes_conn_id="broken", job=job).execute(Task(max_tries=3).context)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_local_layout_is_refused(fake: FakeKubernetes, layout: Path) -> None:
     with pytest.raises(AirflowFailException, match="the local layout, which no pod can reach"):
         task_operator().execute(Task().context)
@@ -359,7 +383,7 @@ def test_a_job_that_is_being_deleted_is_not_gone_on_with(fake: FakeKubernetes, r
 
 
 def test_of_several_jobs_the_newest_is_gone_on_with_and_the_others_are_deleted(
-    fake: FakeKubernetes, registry: Registry
+    fake: FakeKubernetes, registry: Registry, told: Told
 ) -> None:
     task = Task()
     job = job_of(fake, task.begin())
@@ -368,6 +392,8 @@ def test_of_several_jobs_the_newest_is_gone_on_with_and_the_others_are_deleted(
     put(fake, job, "of-other-work", created="2999-01-02T00:00:00Z", **{SPECIFICATION: "another"})
     assert task.again().name == "newest"
     assert fake.things("jobs").keys() == {"newest"}
+    assert "Deleting the Job older of an earlier try: a newer one is gone on with." in told.text
+    assert "Deleting the Job of-other-work of an earlier try: it does other work than this one." in told.text
 
 
 def test_jobs_of_another_task_are_nobodys_business(fake: FakeKubernetes, registry: Registry) -> None:
@@ -417,7 +443,17 @@ def test_a_job_elsewhere_that_cannot_be_deleted_is_warned_of(
     assert store.values[STATE_KEY]["uid"] == trigger.uid
 
 
-@pytest.mark.parametrize("note", ["a", {}, {"namespace": "before"}, {"kubernetes_conn_id": 1, "namespace": None}])
+@pytest.mark.parametrize(
+    "note",
+    [
+        "a",
+        {},
+        {"namespace": "before"},
+        {"kubernetes_conn_id": 1, "namespace": None},
+        {"kubernetes_conn_id": "kubernetes_default", "namespace": "before"},
+        {"kubernetes_conn_id": "kubernetes_default", "namespace": "before", "name": "a", "uid": None},
+    ],
+)
 def test_a_note_that_this_version_did_not_write_is_none(fake: FakeKubernetes, registry: Registry, note: Any) -> None:
     store = StateStore({STATE_KEY: note})
     trigger = Task(store).begin()
@@ -545,6 +581,14 @@ def test_a_job_that_failed_for_good_is_not_retried(fake: FakeKubernetes, registr
     assert "The last lines of work:\nno rows" in told.text
 
 
+@pytest.mark.parametrize("kind", [JobFailed, JobFailedForGood, JobTimedOut])
+def test_what_a_job_failed_with_can_be_handed_to_another_process(kind: type[JobFailed]) -> None:
+    error = kind(PROGRAM_FAILED)
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is kind
+        assert (str(again), again.outcome) == (str(error), PROGRAM_FAILED)
+
+
 def test_a_job_that_was_disrupted_is_retried(fake: FakeKubernetes, registry: Registry) -> None:
     task = Task(max_tries=3)
     trigger = task.begin()
@@ -638,6 +682,31 @@ def test_a_result_that_cannot_be_read_just_now_is_read_by_the_next_try(
     succeed(fake, job, outcome.result["digest"])
     again = task.again()
     assert again.uid == trigger.uid
+    assert task.end(again, outcome)["digest"] == outcome.result["digest"]
+    assert fake.things("jobs") == {}
+
+
+@pytest.mark.parametrize("how", ["worker stops", "time is over"])
+def test_a_result_that_its_reader_is_ended_at_is_read_by_the_next_try(
+    fake: FakeKubernetes, registry: Registry, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    task = Task(max_tries=1)
+    trigger = task.begin()
+    outcome = published(registry)
+
+    def interrupted(operator: WorkloadKubernetesOperator, *_: Any) -> None:
+        if how == "worker stops":
+            operator.on_kill()
+        raise AirflowTaskTimeout
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WorkloadKubernetesOperator, "_read_back", interrupted)
+        with pytest.raises((AirflowException, AirflowTaskTimeout)) as caught:
+            task.end(trigger, outcome)
+    assert not isinstance(caught.value, AirflowFailException)
+    succeed(fake, job_of(fake, trigger), outcome.result["digest"])
+    again = task.again()
+    assert again.uid == trigger.uid, "the work is done and not to be done again"
     assert task.end(again, outcome)["digest"] == outcome.result["digest"]
     assert fake.things("jobs") == {}
 

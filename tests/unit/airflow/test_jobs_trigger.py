@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -35,6 +37,7 @@ OUTPUT = {"reference": "demo/result:latest", "tags": ["latest"], "adopted": Fals
 LIMITS = JobSettings(retry_exit_codes=(7,)).model_dump(
     mode="json", include={"startup_timeout", "image_pull_timeout", "retry_exit_codes"}
 )
+OVER = Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +137,53 @@ def test_a_job_that_is_given_up_is_ended_before_the_task_is_told(on_a_fake: Any)
         (event,) = await events(trigger(deadline=time.time() - 1))
         assert (event.payload["outcome"]["reason"], event.payload["outcome"]["given_up"]) == ("ExecutionTimeout", True)
         assert is_ended(fake)
-        assert fake.things("jobs")["a"]["spec"]["suspend"] is False, "Kueue would let it run again"
+        there = fake.things("jobs")["a"]
+        assert there["spec"]["suspend"] is False, "Kueue would let it run again"
+        # Should this process end before the task is told, the next one is to say the same.
+        failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+        fake.put_job({**there, "status": {"conditions": [failed]}})
+        (again,) = await events(trigger())
+        assert again.payload["outcome"] == {**event.payload["outcome"], "given_up": False}
 
     on_a_fake(test)
+
+
+#: Says which of the clients' modules are loaded by the thread that all triggers share.
+LOADING = """
+import asyncio, sys, threading
+from airflow_provider_kitops.triggers import _watch, job
+
+class Loaded:
+    def find_spec(name, path=None, target=None):
+        if name.startswith(("kubernetes", "airflow.providers.cncf")):
+            (here if threading.current_thread() is threading.main_thread() else elsewhere).append(name)
+
+here, elsewhere = [], []
+sys.meta_path.insert(0, Loaded)
+
+async def test(what):
+    trigger = job.WorkloadJobTrigger("nowhere", "models", "a", "uid", {}, {})
+    doing = asyncio.create_task(getattr(trigger, what)())
+    while not (_watch._watches or doing.done()):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    doing.cancel()
+    await asyncio.gather(doing, return_exceptions=True)
+
+asyncio.run(test(sys.argv[1]))
+print(len(elsewhere), here)
+"""
+
+
+@pytest.mark.parametrize("what", ["follow", "on_kill"])
+def test_loading_the_clients_holds_up_no_other_trigger(what: str) -> None:
+    """In a process of its own, for here they are loaded."""
+    command = [sys.executable, "-c", LOADING, what]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert found.returncode == 0, found.stderr
+    elsewhere, here = found.stdout.splitlines()[-1].split(" ", 1)
+    assert int(elsewhere) > 10
+    assert here == "[]"
 
 
 def test_a_task_hears_of_its_job_no_sooner_than_its_worker_is_gone(
@@ -210,7 +257,7 @@ def test_ending_a_job_that_is_given_up_is_tried_again(on_a_fake: Any) -> None:
 def test_another_job_of_the_name_is_not_ended(on_a_fake: Any) -> None:
     async def test(fake: FakeKubernetes) -> None:
         fake.put_job(running("uid-of-another"))
-        await trigger()._give_up()
+        await trigger()._give_up(OVER)
         assert fake.count("patch") > 0
         assert not is_ended(fake)
 
@@ -237,7 +284,7 @@ def test_the_task_waits_for_the_end_of_its_job_for_a_while_only(
     async def test(fake: FakeKubernetes) -> None:
         fake.status = lambda asked: 503
         begun = time.monotonic()
-        await trigger()._give_up()
+        await trigger()._give_up(OVER)
         assert 1.0 <= time.monotonic() - begun < 30
         assert fake.count("patch") == 1
 

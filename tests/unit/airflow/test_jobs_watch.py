@@ -329,6 +329,48 @@ def test_a_view_knows_whether_its_pods_have_been_looked_for() -> None:
     on_a_fake(test)
 
 
+def test_that_pods_cannot_be_looked_for_is_told_until_they_can() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.put_job(job("a"))
+        fake.status = lambda asked: 500 if asked.kind == "pods" else None
+        view = watch.open("a", "uid-a")
+        await until(lambda: view.listed and "about the pods" in view.trouble and "500" in view.trouble)
+        assert not view.pods_listed
+        fake.status = lambda asked: 503 if asked.kind in ("pods", "jobs") else None
+        await until(lambda: "about the Jobs" in view.trouble and "about the pods" in view.trouble)
+        fake.status = lambda asked: None
+        await until(lambda: view.pods_listed and not view.trouble)
+
+    on_a_fake(test)
+
+
+def test_that_listing_pods_is_forbidden_is_not_taken_for_watching(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        fake.status = lambda asked: 403 if asked.kind == "pods" else None
+        view = watch.open("a", "uid-a")
+        await until(lambda: "does not let Airflow see the pods" in view.trouble)
+
+    with caplog.at_level("WARNING"):
+        on_a_fake(test)
+    assert "may not be watched" not in caplog.text
+
+
+def test_a_connection_that_cannot_be_used_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_watch, "_REFUSED_SECONDS", 0.5)
+
+    async def run() -> None:
+        hook = AsyncKubernetesHook(conn_id=None, config_file="/nowhere/kubeconfig")
+        watch = NamespaceWatch(ClusterConnection(lambda: hook), "models")
+        view = watch.open("a", "uid-a")
+        try:
+            await asyncio.wait_for(until(lambda: view.refused), 30)
+        finally:
+            await watch.close(view)
+        assert "kube-config" in view.refused
+
+    asyncio.run(run())
+
+
 def test_a_job_whose_pods_cannot_be_had_holds_up_no_other() -> None:
     async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
         for name in "abcdefgh":

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_kitops.hooks import kitops
 from airflow_provider_kitops.oci.errors import RateLimited, RegistryUnavailable
 from airflow_provider_kitops.sensors.tag import ModelKitTagSensor
+from airflow_provider_kitops.triggers import tag
 from airflow_provider_kitops.triggers.tag import ModelKitTagWaitTrigger
 
 from .conftest import Connections
@@ -119,7 +120,7 @@ def test_an_error_that_waiting_does_not_cure_fails_the_sensor(layout: Path, cont
         sensor().execute_complete(context, event.payload)
 
 
-@pytest.mark.parametrize("error", [RegistryUnavailable("away"), RateLimited("slow down", retry_after=0.01)])
+@pytest.mark.parametrize("error", [RegistryUnavailable("away"), RateLimited("slow down", retry_after=7.0)])
 def test_a_registry_that_is_away_for_a_while_is_asked_again(
     tmp_path: Path, layout: Path, context: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -134,6 +135,17 @@ def test_a_registry_that_is_away_for_a_while_is_asked_again(
 
     monkeypatch.setattr(kitops.KitopsHook, "store", unreliable)
     trigger = ModelKitTagWaitTrigger("kitops_default", "demo/model:champion", poll_interval=0.01)
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(tag.asyncio, "sleep", sleep)
     event = asyncio.run(asyncio.wait_for(anext(trigger.run()), 10))  # type: ignore[arg-type]
     assert event.payload["found"]["digest"] == packed["digest"]
     assert len(asked) == 3
+    if isinstance(error, RateLimited):
+        assert slept == [7.0, 7.0], "no sooner than the registry asks for"
+    else:
+        assert 0.018 <= slept[0] <= 0.022
+        assert 0.036 <= slept[1] <= 0.044

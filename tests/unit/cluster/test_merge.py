@@ -65,6 +65,12 @@ def test_items_keep_their_order_and_new_ones_come_last(base: dict[str, Any], cha
         ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
         ({"a": "text"}, {"a": {"b": 1}}, {"a": {"b": 1}}),
         ({"a": {"b": 1}}, {"a": "text"}, {"a": "text"}),
+        # A volume is of one kind.
+        (
+            {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "emptyDir": {}}]},
+            {"volumes": [{"name": "b", "hostPath": {"path": "/data"}}]},
+            {"volumes": [{"name": "a", "emptyDir": {}}, {"name": "b", "hostPath": {"path": "/data"}}]},
+        ),
         # Containers by name.
         (
             [{"name": "fetch", "image": "a"}, {"name": "work", "image": "b"}],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from airflow_provider_kitops.cluster.names import OUTCOME
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of
 
 from .recordings import Recording, recorded, state
@@ -144,6 +146,39 @@ def test_a_job_that_completed_before_it_was_deleted_did_complete() -> None:
     assert outcome(Recording(job, pods)).succeeded
 
 
+GIVEN_UP = Outcome("ImagePull", "work has no image x: no such image", container="work", given_up=True)
+
+
+def ended_by(annotation: str) -> Outcome:
+    """The outcome of a Job with this annotation, which its deadline ended."""
+    job, pods = recorded("deadline")
+    job["metadata"].setdefault("annotations", {})[OUTCOME] = annotation
+    return outcome(Recording(job, pods))
+
+
+def test_why_a_job_was_given_up_is_known_to_whoever_follows_it_next() -> None:
+    assert ended_by(json.dumps(GIVEN_UP.to_json())) == replace(GIVEN_UP, given_up=False)
+    newer = {**GIVEN_UP.to_json(), "field_of_a_later_version": 1}
+    assert ended_by(json.dumps(newer)).reason == "ImagePull"
+
+
+@pytest.mark.parametrize("annotation", ["", "{", "[]", "{}", '{"reason": "ImagePull"}', "1e999"])
+def test_what_does_not_say_why_a_job_was_given_up_is_not_taken_for_it(annotation: str) -> None:
+    assert ended_by(annotation).reason == "DeadlineExceeded"
+
+
+def test_no_annotation_makes_a_success() -> None:
+    told = Outcome("Completed", "Published x.", succeeded=True, result={"digest": DIGEST})
+    assert not ended_by(json.dumps(told.to_json())).succeeded
+
+
+def test_what_was_published_while_its_job_was_given_up_is_published() -> None:
+    job, _ = recorded("deadline")
+    _, pods = recorded("complete")
+    job["metadata"].setdefault("annotations", {})[OUTCOME] = json.dumps(GIVEN_UP.to_json())
+    assert outcome(Recording(job, pods)).succeeded
+
+
 def test_a_failed_job_without_pods_says_what_the_job_says() -> None:
     job, _ = recorded("exit_3")
     found = outcome(Recording(job, []))
@@ -166,8 +201,6 @@ def test_a_container_whose_node_was_restarted_is_lost(reason: str, code: int) ->
     state(pod, "work")["terminated"].update(reason=reason, exitCode=code, message="")
     found = outcome(Recording(job, [pod]))
     assert (found.reason, found.retry, found.container, found.exit_code) == ("Lost", True, "work", code)
-    state(pod, "work")["terminated"]["reason"] = "Error"
-    assert outcome(Recording(job, [pod])).reason in ("ProgramFailed", "Killed")
 
 
 @pytest.mark.parametrize(
@@ -294,14 +327,18 @@ def published(message: str) -> Outcome:
     return outcome(Recording(job, [pod]))
 
 
-@pytest.mark.parametrize("levels", [51, 300, 900, 20_000])
+def nested(name: str, levels: int) -> Outcome:
+    return published(f'{{"digest": "{DIGEST}", "{name}": ' + "[" * levels + "]" * levels + "}")
+
+
+@pytest.mark.parametrize("levels", [51, 300, 900])
 @pytest.mark.parametrize("name", ["metrics", "else"])
 def test_what_is_nested_too_deeply_is_not_told(levels: int, name: str) -> None:
-    found = published(f'{{"digest": "{DIGEST}", "{name}": ' + "[" * levels + "]" * levels + "}")
-    if found.succeeded:
-        assert found.result == {"digest": DIGEST, name: None}
-    else:
-        assert (levels, found.reason) == (20_000, "NoResult")
+    assert nested(name, levels).result == {"digest": DIGEST, name: None}
+
+
+def test_what_is_nested_too_deeply_to_be_read_is_no_result() -> None:
+    assert nested("metrics", 20_000).reason == "NoResult"
 
 
 @pytest.mark.parametrize("key", ["__classname__", "__id__", "__type", "__var", "__version__", "__data__"])

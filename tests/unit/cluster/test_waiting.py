@@ -181,6 +181,23 @@ def test_a_gate_is_borne_without_end() -> None:
     assert (found.reason, found.patience) == ("SchedulingGated", None)
 
 
+def test_a_node_is_waited_for_since_the_gate_was_opened() -> None:
+    job, (pod,) = recorded("no_node")
+    made, opened = at("2026-11-21T08:00:00Z"), at("2026-11-21T10:00:00Z")
+    pod["metadata"]["creationTimestamp"] = made.isoformat()
+    (placed,) = [each for each in pod["status"]["conditions"] if each["type"] == "PodScheduled"]
+    no_node, placed["reason"] = placed["reason"], "SchedulingGated"
+    gated = asked(job, [pod], now=opened)
+    placed["reason"] = no_node
+    first = asked(job, [pod], before=gated, now=opened)
+    assert (first.reason, first.left(opened)) == ("Unschedulable", 1000)
+    later = asked(job, [pod], before=first, now=opened + timedelta(seconds=900))
+    assert later.since == opened
+    _, (other,) = recorded("no_node")
+    other["metadata"] |= {"name": "another", "creationTimestamp": "2026-11-21T11:00:00Z"}
+    assert asked(job, [pod, other], before=later).since == at("2026-11-21T11:00:00Z"), "each pod's wait is another"
+
+
 def test_the_newest_pod_counts() -> None:
     job, (old,) = recorded("no_node")
     _, (new,) = recorded("running")

@@ -446,6 +446,37 @@ def test_what_is_refused_is_left_and_the_rest_is_removed(tmp_path: Path, monkeyp
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("when", ["before it is written", "after it was written"])
+def test_a_signal_while_a_success_is_told_does_not_make_it_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    made, write = result({}), Path.write_bytes
+    signals = iter([KeyboardInterrupt])
+
+    def interrupted(path: Path, data: bytes) -> int:
+        kill = next(signals, None)
+        if kill and when == "before it is written":
+            raise kill
+        written = write(path, data)
+        if kill:
+            raise kill
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    message = _Message(tmp_path / "message", _Hidden())
+    with pytest.raises(KeyboardInterrupt):
+        message.succeed(made)
+    assert message.fail("The step was terminated.", 143, transient=True) == 0
+    assert json.loads((tmp_path / "message").read_text())["digest"] == made.descriptor.digest
+
+
+def test_a_success_that_cannot_be_told_is_a_failure(tmp_path: Path) -> None:
+    message = _Message(tmp_path / "no" / "message", _Hidden())
+    with pytest.raises(StorageError):
+        message.succeed(result({}))
+    assert message.fail("It could not be told.", 1, transient=False) == 1
+
+
 def test_what_was_published_stays_told_whatever_comes_after(
     step: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
