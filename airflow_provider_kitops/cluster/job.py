@@ -12,13 +12,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kitops.cluster.merge import merged
-from airflow_provider_kitops.cluster.names import MANAGED_BY, QUEUE, SPECIFICATION, TASK, TaskKey, digest_label
+from airflow_provider_kitops.cluster.names import (
+    MANAGED_BY,
+    QUEUE,
+    SPECIFICATION,
+    STARTED,
+    TASK,
+    TRY,
+    TaskKey,
+    digest_label,
+)
 from airflow_provider_kitops.cluster.placement import placement
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.oci.canonical import json_digest
 from airflow_provider_kitops.oci.errors import InvalidInput
 from airflow_provider_kitops.workload.mounts import (
     CACHE_MOUNT,
+    CONTAINERS,
     DOCKER_CONFIG,
     FETCH,
     JOB_MOUNT,
@@ -85,6 +95,7 @@ def job_objects(
     files: Mapping[str, str],
     secrets: Mapping[str, bytes],
     deadline: float | None = None,
+    try_id: str = "",
 ) -> JobObjects:
     """The objects that run ``spec``.
 
@@ -95,6 +106,7 @@ def job_objects(
     :param steps_image: image of the containers that fetch and publish.
     :param files: what the steps read, by name (``workload.mounts``).
     :param secrets: the same for credentials; only ``publish`` gets the signing key.
+    :param try_id: Airflow's id of the try that makes the Job.
     :param deadline: seconds; stands in for ``settings.deadline`` where that is not set.
     :raises InvalidInput: the specification names no image.
     """
@@ -114,7 +126,7 @@ def job_objects(
     }
     template = {
         "metadata": {"labels": labels, "annotations": metadata["annotations"]},
-        "spec": _pod(spec, settings, task, mounted, steps_image, secrets),
+        "spec": merged(_pod(spec, settings, task, mounted, steps_image, secrets), settings.pod_override),
     }
     limit = settings.deadline or deadline
     job = {
@@ -123,17 +135,18 @@ def job_objects(
         "metadata": {
             **metadata,
             "labels": {**labels, **_queue(settings)},
-            "annotations": {**metadata["annotations"], MOUNTED: mounted},
+            "annotations": {**metadata["annotations"], MOUNTED: mounted, TRY: try_id},
         },
         "spec": {
             "suspend": True,
             "completions": 1,
             "parallelism": 1,
             "backoffLimit": settings.backoff_limit,
-            "podFailurePolicy": {"rules": _failure_rules()},
-            "template": merged(template, {"spec": settings.pod_override}),
+            "podFailurePolicy": {"rules": _failure_rules(template["spec"])},
+            "template": template,
             **({"activeDeadlineSeconds": max(1, round(limit))} if limit else {}),
-            **({"ttlSecondsAfterFinished": settings.ttl} if settings.on_finish != "keep" else {}),
+            # Of one that is to be kept, it is taken back when the task has told its end: nobody may come to do so.
+            "ttlSecondsAfterFinished": settings.ttl,
         },
     }
     shared = {**metadata, "name": mounted}
@@ -158,12 +171,18 @@ def is_queued(job: Mapping[str, Any]) -> bool:
     return QUEUE in (job["metadata"].get("labels") or {})
 
 
+def is_held(job: Mapping[str, Any]) -> bool:
+    """Whether the Job waits for this package to let it run, for the first time."""
+    annotations = job["metadata"].get("annotations") or {}
+    return bool(job["spec"].get("suspend")) and not is_queued(job) and STARTED not in annotations
+
+
 def _queue(settings: JobSettings) -> dict[str, str]:
     return {QUEUE: settings.queue} if settings.queue else {}
 
 
-def _failure_rules() -> list[dict[str, Any]]:
-    """Which failures start the pod again.
+def _failure_rules(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which failures of a pod of this specification start it again.
 
     What took the pod away (eviction, preemption, a lost node) costs none of ``backoffLimit``; what the program or a
     step says by its exit code ends the Job at once. In between are ends that came from outside, which cost one.
@@ -173,13 +192,17 @@ def _failure_rules() -> list[dict[str, Any]]:
         codes = {"containerName": container, "operator": "NotIn", "values": list(unless)}
         return {"action": "FailJob", "onExitCodes": codes}
 
+    # Sidecars are started again by themselves, and their exit codes not looked at.
+    everybody = [each for key in ("initContainers", "containers") for each in pod.get(key) or []]
+    names = [each.get("name") for each in everybody if each.get("restartPolicy") != "Always"]
+    others = [name for name in names if name and name not in CONTAINERS]
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         ends_the_job(FETCH, [KILLED, TERMINATED]),
         # Kubernetes cannot tell a program that used too much memory from one that was killed: both are 137. The former
         # would do it again, after all of the work.
         ends_the_job(WORK, [TERMINATED]),
-        ends_the_job(PUBLISH, [TERMINATED]),
+        *(ends_the_job(container, [TERMINATED]) for container in (PUBLISH, *others)),
     ]
 
 

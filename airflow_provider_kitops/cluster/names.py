@@ -20,6 +20,10 @@ SPECIFICATION = f"{_DOMAIN}/specification"
 REPORTED = f"{_DOMAIN}/reported"
 #: Annotation: up to when the task's log holds what the containers said.
 LOGGED = f"{_DOMAIN}/logged-until"
+#: Annotation: id of the try that goes on with the Job. Airflow's are UUIDs of version 7: a later try's is larger.
+TRY = f"{_DOMAIN}/try"
+#: Annotation of a Job that was let run once: who suspends it after that means it.
+STARTED = f"{_DOMAIN}/started"
 #: Annotation of a Job that was given up: how, as JSON, for whoever follows it next.
 OUTCOME = f"{_DOMAIN}/outcome"
 #: Label by which Kueue finds what waits in its queues.

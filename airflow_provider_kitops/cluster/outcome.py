@@ -21,11 +21,14 @@ from airflow_provider_kitops.cluster.reading import (
     container_of,
     container_states,
     created,
+    other_states,
     status_of,
     time_of,
 )
+from airflow_provider_kitops.cluster.text import plain
 from airflow_provider_kitops.workload.metrics import readable, too_deep
-from airflow_provider_kitops.workload.mounts import PUBLISH, WORK
+from airflow_provider_kitops.workload.mounts import FETCH, PUBLISH, WORK
+from airflow_provider_kitops.workload.progress import parse_progress
 
 _GPU_MEMORY = re.compile(
     r"CUDA (out of memory|error: out of memory)|HIP out of memory|torch\.(cuda\.)?OutOfMemoryError"
@@ -138,7 +141,8 @@ def failure_of(pod: Json, *, retry_exit_codes: Sequence[int] = ()) -> Outcome | 
         # may, and would again. Only old versions do not tell which.
         said = _line(status.get("message") or "")
         return Outcome("Evicted", f"Pod {name} was evicted: {said}", retry=said.startswith("The node "))
-    for container, state in container_states(pod):
+    # Those of this package first: the others, which pod_override or the cluster may have added, may fail for theirs.
+    for container, state in (*container_states(pod), *other_states(pod)):
         ended = state.get("terminated")
         if ended and ended.get("exitCode") != 0:
             return _container_failure(pod, container, ended, retry_exit_codes)
@@ -176,10 +180,12 @@ def _published(pods: Sequence[Json]) -> Outcome:
     for pod in sorted(pods, key=created, reverse=True):
         for container, state in container_states(pod):
             ended = state.get("terminated")
-            if container == PUBLISH and ended and ended.get("exitCode") == 0:
-                result = _result(ended.get("message"))
-                if result:
-                    return Outcome("Completed", f"Published {result['digest']}.", succeeded=True, result=result)
+            if container != PUBLISH or not ended:
+                continue
+            # It tells a digest only of what is published, and may have been killed in clearing up after that.
+            if result := _result(ended.get("message")):
+                return Outcome("Completed", f"Published {result['digest']}.", succeeded=True, result=result)
+            if ended.get("exitCode") == 0:
                 said = _line(ended.get("message") or "nothing")
                 return Outcome("NoResult", f"The container publish ended well but told no digest: {said}")
     return Outcome("NoResult", "The Job completed, but its pod is gone, and with it the digest.", retry=True)
@@ -217,7 +223,7 @@ def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes:
         return outcome("Lost", f"{container} was lost: its node was restarted, or knows no more of it.", retry=True)
     if reason in ("StartError", "ContainerCannotRun"):
         return outcome("CannotStart", f"{container} could not be started: {_line(said)}", retry=False)
-    if container != WORK:
+    if container in (FETCH, PUBLISH):
         told = _json(said)
         if told and isinstance(told.get("error"), str):
             word = "StepUnavailable" if told.get("transient") else "StepFailed"
@@ -230,7 +236,8 @@ def _container_failure(pod: Json, container: str, ended: Json, retry_exit_codes:
         return outcome("Killed", f"{container} was killed by SIGKILL (exit code {code}).", retry=True)
     if code == TERMINATED:
         return outcome("Terminated", f"{container} was ended by SIGTERM (exit code {code}).", retry=True)
-    lines = [line for line in said.splitlines() if line.strip()]
+    # What it wrote of its progress is no reason.
+    lines = [plain(line) for line in said.splitlines() if line.strip() and parse_progress(line) is None]
     detail = "\n".join(lines[-_DETAIL_LINES:])
     if _GPU_MEMORY.search(said):
         found = next((line for line in reversed(lines) if _GPU_MEMORY.search(line)), "")
@@ -270,5 +277,5 @@ def _no_number(text: str) -> float:
 
 
 def _line(text: str) -> str:
-    words = " ".join(text.split())
+    words = " ".join(plain(each) for each in text.split())
     return words if len(words) <= _LINE_LIMIT else words[: _LINE_LIMIT - 1] + "…"

@@ -31,14 +31,25 @@ def is_finished(job: Json) -> bool:
 
 def container_states(pod: Json) -> Iterator[tuple[str, Json]]:
     """The containers of this package and their states, in the order in which they run."""
-    status = status_of(pod)
-    found = {
-        each["name"]: each.get("state") or {}
-        for each in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
-    }
+    found = _states(pod)
     for container in CONTAINERS:
         if container in found:
             yield container, found[container]
+
+
+def other_states(pod: Json) -> Iterator[tuple[str, Json]]:
+    """The containers of others and their states, but for sidecars, which run as long as there is anything else."""
+    for container, state in _states(pod).items():
+        if container not in CONTAINERS and container_of(pod, container).get("restartPolicy") != "Always":
+            yield container, state
+
+
+def _states(pod: Json) -> dict[str, Json]:
+    status = status_of(pod)
+    return {
+        each["name"]: each.get("state") or {}
+        for each in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or []))
+    }
 
 
 def container_of(pod: Json, name: str) -> Json:

@@ -175,7 +175,7 @@ class JobSettings(BaseModel):
     @classmethod
     def _unit(cls, value: str | None) -> str | None:
         if value is not None and _amount(value) < _LEAST_MEMORY:
-            raise ValueError(f"{value!r} is less than 1Mi: a number without a unit is bytes, and 16Gi has one")
+            raise ValueError(f"{value!r} is less than 1Mi: m is thousandths, no unit is bytes, and Gi is what is meant")
         return value
 
     @field_validator("namespace")

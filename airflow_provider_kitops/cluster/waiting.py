@@ -14,13 +14,17 @@ from airflow_provider_kitops.cluster.reading import (
     container_states,
     created,
     is_finished,
+    other_states,
     status_of,
     time_of,
 )
 from airflow_provider_kitops.cluster.settings import JobSettings
+from airflow_provider_kitops.workload.mounts import PUBLISH
 
 # A wrong configuration may right itself when what it names is created a moment later, but not much later.
 _CONFIG_PATIENCE = 60.0
+# What runs beside publish may have something left to do when that has ended.
+_LINGER_PATIENCE = 60.0
 # The longest that Kubernetes itself waits after a failure before it makes another pod.
 _BACKOFF = 600.0
 
@@ -105,9 +109,9 @@ def _found(job: Json, pods: Sequence[Json], settings: JobSettings, now: datetime
     if not staying:
         return _terminating(max(live, key=created), settings, now)
     pod = max(staying, key=created)
-    if found := _container(pod, settings, now):
+    if found := _container(pod, settings, now) or _lingering(pod):
         return found
-    if any("running" in state for _, state in container_states(pod)):
+    if any("running" in state for _, state in (*container_states(pod), *other_states(pod))):
         return None
     return _unplaced(pod, settings) or _starting(pod, settings)
 
@@ -120,7 +124,9 @@ def _no_pod(job: Json, settings: JobSettings, now: datetime, *, first: bool) -> 
         text = "Kubernetes has made no other pod for the Job; it waits up to ten minutes after a failure."
         patience += _BACKOFF
     where = f" --namespace {metadata['namespace']}" if "namespace" in metadata else ""
-    more = f"A quota, admission or a missing account may forbid it: kubectl{where} describe job {metadata['name']}"
+    # Events outlive the Job, which may be deleted by the time that somebody looks.
+    ask = f"kubectl{where} get events --field-selector involvedObject.name={metadata['name']}"
+    more = f"A quota, admission or a missing account may forbid it: {ask}"
     return Waiting("NoPod", f"{text} {more}", now, patience, usual=True)
 
 
@@ -150,6 +156,17 @@ def _container(pod: Json, settings: JobSettings, now: datetime) -> Waiting | Non
             return Waiting("CannotStart", text, now, _CONFIG_PATIENCE, retry=False)
         return None
     return None
+
+
+def _lingering(pod: Json) -> Waiting | None:
+    """What goes on though all is done: a container that somebody put beside ``publish``."""
+    ended = dict(container_states(pod)).get(PUBLISH, {}).get("terminated")
+    others = [container for container, state in other_states(pod) if "running" in state]
+    if not ended or not others:
+        return None
+    text = f"publish has ended, but pod {pod['metadata']['name']} goes on: {', '.join(others)} still runs."
+    since = time_of(ended.get("finishedAt")) or created(pod)
+    return Waiting("Lingering", text, since, _LINGER_PATIENCE, usual=True)
 
 
 def _unplaced(pod: Json, settings: JobSettings) -> Waiting | None:

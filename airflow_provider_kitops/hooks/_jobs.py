@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_kitops.cluster.job import JobObjects, is_queued, mounted_by
+from airflow_provider_kitops.cluster.job import JobObjects, is_held, mounted_by
 from airflow_provider_kitops.cluster.names import (
     JOB_NAME,
     MANAGED_BY,
     OUTCOME,
     REPORTED,
     SPECIFICATION,
+    STARTED,
     TASK,
+    TRY,
     selector,
 )
 from airflow_provider_kitops.cluster.reading import owner_of, status_message
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_kitops.cluster.outcome import Outcome
 
+#: Patch that lets a Job run that ``is_held``.
+LET_RUN: Mapping[str, Any] = {"metadata": {"annotations": {STARTED: "true"}}, "spec": {"suspend": False}}
 # Patch of a Job whose end a task has told.
 _REPORT: Mapping[str, Any] = {"metadata": {"labels": {REPORTED: "true"}}}
 _STRICT = "Strict"  # otherwise the API drops fields that it does not know, a misspelt one among them
@@ -90,9 +94,10 @@ class Jobs:
         with self._errors("reach the cluster"):
             return bool(self._hook.is_in_cluster)
 
-    def start(self, objects: JobObjects) -> dict[str, Any]:
-        """Create the Job with what it mounts, and let it run (unless Kueue does).
+    def start(self, objects: JobObjects, *, run: bool) -> dict[str, Any]:
+        """Create the Job with what it mounts.
 
+        :param run: whether to let it run; not where that is for another to do: the triggerer, or Kueue.
         :return: the Job. One of the same name that is there already was made by the same attempt, and is completed.
         :raises InvalidInput: the cluster does not take it.
         :raises Conflict: a Job of this name does other work, is being removed, or somebody has told how it ended.
@@ -105,14 +110,15 @@ class Jobs:
                 job = self.get(namespace, name)
                 if job is None or job["metadata"].get("deletionTimestamp") or not _is_same(job, objects.job):
                     raise Conflict(f"Another Job {name} is in namespace {namespace} already.")
-        self.complete(job, objects)
+        self.complete(job, objects, run=run)
         return job
 
-    def complete(self, job: Mapping[str, Any], objects: JobObjects) -> None:
-        """Create what a Job mounts, where it is not there yet, and let the Job run.
+    def complete(self, job: Mapping[str, Any], objects: JobObjects, *, run: bool) -> None:
+        """Create what a Job mounts, where it is not there yet, take the Job over for this try, and let it run.
 
         Whoever began may have been killed in between.
 
+        :param run: as for ``start``.
         :raises ClusterUnavailable: the Job is gone meanwhile; another try makes its own.
         """
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
@@ -126,10 +132,15 @@ class Jobs:
                 answer = self._create(core.create_namespaced_secret, namespace, secret, _preload_content=False)
                 if answer:
                     answer.drain_conn()
-        if job["spec"].get("suspend") and not is_queued(job):
+        change: Mapping[str, Any] = LET_RUN if run and is_held(job) else {}
+        mine = objects.job["metadata"]["annotations"][TRY]
+        if try_of(job) != mine:
+            annotations = change.get("metadata", {}).get("annotations", {})
+            change = {**change, "metadata": {"annotations": {**annotations, TRY: mine}}}
+        if change:
             with self._errors(f"start the Job {name} in namespace {namespace}"):
                 try:
-                    self._patch(JobHandle.of(job), {"spec": {"suspend": False}})
+                    self._patch(JobHandle.of(job), change)
                 except NotFound as error:
                     raise ClusterUnavailable(f"The Job {name} was deleted before it ran.") from error
 
@@ -169,11 +180,12 @@ class Jobs:
                 handle.name, handle.namespace, body=options
             )
 
-    def keep(self, handle: JobHandle, outcome: Outcome) -> None:
+    def keep(self, handle: JobHandle, outcome: Outcome, *, for_ever: bool) -> None:
         """Leave a Job where it is, for a person to look at: without its credentials, and with nothing running.
 
         :param outcome: how it ended. One that was given up is ended by a deadline, unless nothing of it ever ran, so
             that there is nothing to look at: that one is deleted.
+        :param for_ever: whether Kubernetes, too, is not to remove it.
         """
         from kubernetes.client import V1DeleteOptions
 
@@ -185,7 +197,10 @@ class Jobs:
             return
         # First, so that nothing runs on whatever comes of the rest.
         with self._errors(f"mark the Job {handle.name} in namespace {handle.namespace}"), suppress(NotFound):
-            self._patch(handle, giving_up(outcome) if outcome.given_up else _REPORT)
+            change: Mapping[str, Any] = giving_up(outcome) if outcome.given_up else _REPORT
+            if for_ever:
+                change = {**change, "spec": {**change.get("spec", {}), "ttlSecondsAfterFinished": None}}
+            self._patch(handle, change)
         with self._errors(f"delete the Secret {mounted_by(job)} in namespace {handle.namespace}"), suppress(NotFound):
             _retried(self._hook.core_v1_client.delete_namespaced_secret)(
                 mounted_by(job), handle.namespace, body=V1DeleteOptions()
@@ -244,7 +259,10 @@ class Jobs:
             text = f"Cannot {what}: {_said(error).rstrip('.')}."
             if error.status == 403 and ("exceeded quota" in text or "being terminated" in text):
                 raise ClusterUnavailable(text, hint="It is tried again where the task has retries.") from error
-            if error.status in (401, 403):
+            if error.status == 401:
+                hint = f"The cluster does not know who asks: correct the credentials of {self._hook.conn_id!r}."
+                raise Forbidden(text, hint=hint) from error
+            if error.status == 403:
                 hint = "Look at the namespace, and at what Airflow's account must be allowed (page on Kubernetes)."
                 raise Forbidden(text, hint=hint) from error
             if error.status in (400, 413, 422):
@@ -254,7 +272,9 @@ class Jobs:
             text = f"Cannot {what}: {' '.join(str(error).split())[:500].rstrip('.')}."
             raise InvalidInput(text, hint=f"Correct the connection {self._hook.conn_id!r}.") from error
         except TRANSIENT_CONNECTION_ERRORS as error:
-            raise ClusterUnavailable(f"Cannot {what}: {' '.join(str(error).split())[:300]}") from error
+            # Of many tries the last one's reason, without the address that was asked for before it.
+            reason = " ".join(str(getattr(error, "reason", None) or error).split())
+            raise ClusterUnavailable(f"Cannot {what}: {reason[:300]}") from error
 
 
 def giving_up(outcome: Outcome) -> dict[str, Any]:
@@ -271,6 +291,11 @@ def giving_up(outcome: Outcome) -> dict[str, Any]:
 def of_uid(change: Mapping[str, Any], uid: str) -> dict[str, Any]:
     """A patch that the API takes for the object with this uid only."""
     return {**change, "metadata": {**change.get("metadata", {}), "uid": uid}}
+
+
+def try_of(job: Mapping[str, Any]) -> str:
+    """The id of the try that goes on with the Job; empty if an earlier version made it."""
+    return str((job["metadata"].get("annotations") or {}).get(TRY) or "")
 
 
 def is_reported(job: Mapping[str, Any]) -> bool:

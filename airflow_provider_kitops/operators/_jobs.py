@@ -100,12 +100,12 @@ class KubernetesProgramOperator(ProgramOperator):
             adopted = False
             self._let_end(context, jobs, namespace, settings)
             job = self._start(context, jobs, objects)
-            self.log.info("Started the Job %s in namespace %s.", job["metadata"]["name"], namespace)
+            self.log.info("Created the Job %s in namespace %s.", job["metadata"]["name"], namespace)
         else:
             adopted = True
             self.log.info("Going on with the Job %s in namespace %s.", job["metadata"]["name"], namespace)
             # Under the name of the Job that is there; what it mounts has that Job's names, too.
-            jobs.complete(job, objects(job["metadata"]["name"]))
+            jobs.complete(job, objects(job["metadata"]["name"]), run=not self.deferrable)
         handle = JobHandle.of(job)
         self._remember(context, asdict(handle))
         output = {"reference": spec.output.reference, "tags": list(spec.output.all_tags), "adopted": adopted}
@@ -137,11 +137,19 @@ class KubernetesProgramOperator(ProgramOperator):
             everywhere = json.loads(text)
         except ValueError as error:
             raise InvalidInput(f"The option [kitops] job is no JSON: {error}.") from None
-        chosen = {**settings_of(everywhere, "[kitops] job"), **settings_of(self.job, "job")}
-        try:
-            return JobSettings.model_validate(chosen)
-        except ValidationError as error:
-            raise InvalidInput(f"job cannot be used: {problems(error, JobSettings, 'together')}.") from None
+        if not isinstance(everywhere, dict):
+            raise InvalidInput(
+                "The option [kitops] job is no JSON object.", hint='Write {"namespace": "training"}, say.'
+            )
+
+        def checked(chosen: dict[str, Any], what: str) -> JobSettings:
+            try:
+                return JobSettings.model_validate(chosen)
+            except ValidationError as error:
+                raise InvalidInput(f"{what} cannot be used: {problems(error, JobSettings, 'together')}.") from None
+
+        checked(everywhere, "The option [kitops] job")
+        return checked({**everywhere, **settings_of(self.job, "job")}, "job")
 
     @cached_property
     def _jobs(self) -> Jobs:
@@ -185,6 +193,7 @@ class KubernetesProgramOperator(ProgramOperator):
             files=files,
             secrets=secrets,
             deadline=limit.total_seconds() if limit else None,
+            try_id=_try_id(context),
         )
 
     def _look_ahead(self, store: Store, spec: WorkloadSpec) -> None:
@@ -235,6 +244,8 @@ class KubernetesProgramOperator(ProgramOperator):
                 hint = f"Push it there (make images REGISTRY={store.config.registry}), or name another one in job."
             elif other:
                 hint = "Where the worker cannot ask its registry, name it by digest: NAME@sha256:…"
+            elif reference.registry:
+                hint = "Push it there, or correct its name."
             else:
                 hint = f"It was looked for in {store.config.registry}, as it names no other registry."
             raise InvalidInput(f"Cannot find the image {image}: {error}", hint=hint) from error
@@ -263,20 +274,25 @@ class KubernetesProgramOperator(ProgramOperator):
         from airflow_provider_kitops.oci.errors import Conflict
 
         task, attempt = _task_key(context), str(context["ti"].try_number)
+        # A task that was ended before it was deferred has nobody to follow its Job: the triggerer lets it run.
+        run = not self.deferrable
         try:
-            return jobs.start(objects(task.job_name(attempt)))
+            return jobs.start(objects(task.job_name(attempt)), run=run)
         except Conflict:
             # One that was kept, of a run of this name that was deleted since.
-            return jobs.start(objects(task.job_name(f"{attempt}-{token_hex(3)}")))
+            return jobs.start(objects(task.job_name(f"{attempt}-{token_hex(3)}")), run=run)
 
     def _running_job(self, context: Context, jobs: Jobs, namespace: str, spec: WorkloadSpec) -> dict[str, Any] | None:
         """The Job that an earlier worker of this task instance started and that nobody has told the end of.
 
         One that failed is not gone on from, nor one that does other work than the task would now.
+
+        :raises ClusterUnavailable: a later try has begun, as after clearing a task whose worker has not noticed it yet.
         """
         from airflow_provider_kitops.cluster.names import SPECIFICATION, digest_label
         from airflow_provider_kitops.cluster.outcome import outcome_of
-        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
+        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported, try_of
+        from airflow_provider_kitops.oci.errors import ClusterUnavailable
 
         self._leave_elsewhere(context, namespace)
         chosen = None
@@ -284,6 +300,9 @@ class KubernetesProgramOperator(ProgramOperator):
             if is_reported(job) or job["metadata"].get("deletionTimestamp"):
                 continue
             name = job["metadata"]["name"]
+            if try_of(job) > _try_id(context):
+                # Clocks apart look the same: then the next try is later.
+                raise ClusterUnavailable(f"A later try of this task has begun already, with the Job {name}.")
             outcome = outcome_of(job, jobs.pods(job))
             same = job["metadata"]["labels"].get(SPECIFICATION) == digest_label(spec.digest)
             if chosen is None and same and (outcome is None or outcome.succeeded):
@@ -372,8 +391,12 @@ class KubernetesProgramOperator(ProgramOperator):
             self._finish(context, handle, outcome)
             self.log.error("%s", outcome.message)
             if outcome.detail:
-                self.log.error("The last lines of %s:\n%s", outcome.container, outcome.detail)
-            context["ti"].xcom_push(key=FAILURE_KEY, value=outcome.to_json())
+                lines = "\n".join(f"[{outcome.container}] {line}" for line in outcome.detail.splitlines())
+                self.log.error("The last lines of %s:\n%s", outcome.container, lines)
+            try:
+                context["ti"].xcom_push(key=FAILURE_KEY, value=outcome.to_json())
+            except Exception as error:  # noqa: BLE001 - how the Job failed says whether it is tried again
+                self.log.warning("Cannot push the XCom %s: %s", FAILURE_KEY, error)
             if outcome.reason == "ExecutionTimeout":
                 raise JobTimedOut(outcome)
             raise JobFailed(outcome) if outcome.retry else JobFailedForGood(outcome)
@@ -417,24 +440,25 @@ class KubernetesProgramOperator(ProgramOperator):
             if settings.on_finish == "delete" or (settings.on_finish == "delete_on_success" and outcome.succeeded):
                 jobs.delete(handle)
             else:
-                jobs.keep(handle, outcome)
+                jobs.keep(handle, outcome, for_ever=settings.on_finish == "keep")
         except Exception as error:  # noqa: BLE001 - see above
-            left = "It may still run." if outcome.given_up else "Kubernetes removes it after its ttl, if it has one."
+            left = "It may still run." if outcome.given_up else "Kubernetes removes it, and its Secret, after its ttl."
             text = "The Job %s in namespace %s is left: %s %s"
             self.log.error(text, handle.name, handle.namespace, error, left)  # noqa: TRY400 - one line says it all
             return
         self._remember(context, None)
 
     def _end(self, context: Context) -> None:
-        """Delete whatever Jobs of this task instance nobody has told the end of.
+        """Delete whatever Jobs of this task instance nobody has told the end of, but not those of a later try.
 
         The task fails anyway, and for another reason: what cannot be done here is told, and raised no more.
         """
-        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported
+        from airflow_provider_kitops.hooks._jobs import JobHandle, is_reported, try_of
 
         try:
             jobs, namespace = self._jobs, self._namespace(self._job_settings())
-            left = [job for job in jobs.of_task(namespace, _task_key(context).label) if not is_reported(job)]
+            found = jobs.of_task(namespace, _task_key(context).label)
+            left = [job for job in found if not is_reported(job) and try_of(job) <= _try_id(context)]
         except Exception as error:  # noqa: BLE001 - see above
             self.log.error("Cannot see whether Jobs of this task are left: %s", error)  # noqa: TRY400
             return
@@ -459,6 +483,10 @@ def _task_key(context: Context) -> TaskKey:
 
     ti = context["ti"]
     return TaskKey(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index)
+
+
+def _try_id(context: Context) -> str:
+    return str(context["ti"].id)
 
 
 def _goes_on(context: Context, error: BaseException) -> bool:

@@ -9,16 +9,20 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kitops.cluster.job import is_held
 from airflow_provider_kitops.cluster.names import LOGGED
 from airflow_provider_kitops.cluster.outcome import Outcome, failure_of, outcome_of, published
+from airflow_provider_kitops.cluster.reading import created
+from airflow_provider_kitops.cluster.text import plain
 from airflow_provider_kitops.cluster.waiting import Waiting, waiting_for
+from airflow_provider_kitops.hooks._jobs import LET_RUN, of_uid
 from airflow_provider_kitops.triggers._connection import ClusterConnection, said
-from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs, plain
-from airflow_provider_kitops.triggers._watch import View, watching
+from airflow_provider_kitops.triggers._logs import CLOCKS_APART, Logs
+from airflow_provider_kitops.triggers._watch import View, read, watching
 
 if TYPE_CHECKING:
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
@@ -32,6 +36,8 @@ _LOG_SECONDS = 30.0  # for the rest of the log, once the Job has ended
 _LOG_SECONDS_GIVEN_UP = 2.0  # the same where containers may still run
 _QUIET_SECONDS = 30.0  # that a pod may take to be made, to start or to end without a word about it
 _LOOK_SECONDS, _LOOK_AGAIN_SECONDS = 30.0, 2.5  # for a last look at pods; until the next, and ever longer, without one
+_START_SECONDS, _START_AGAIN_SECONDS = 30.0, 10.0  # to let the Job run; until that is tried again
+_ALLOW = "The page on Kubernetes lists what its account must be allowed."
 _MARK_SECONDS = 60.0  # between two notes on the Job of how far its log has been read
 
 
@@ -79,7 +85,7 @@ async def follow_job(
         try:
             while True:
                 logs.see(view.pods)
-                outcome = following.outcome()
+                outcome = following.outcome() or await following.start(cluster, namespace)
                 if outcome is None and following.waited_out() and await following.look():
                     logs.see(view.pods)
                     outcome = following.outcome() or following.waited_out()
@@ -130,8 +136,36 @@ class _Following:
             self.write(waiting.message)
         self.waiting = waiting
         left = waiting.left(now) if waiting else None
-        if waiting and left is not None and left <= 0:
-            return waiting.given_up(now)
+        if waiting is None or left is None or left > 0:
+            return None
+        if waiting.reason == "Lingering":
+            last = max(pods, key=created)
+            found = published(pods) or failure_of(last, retry_exit_codes=self.settings.retry_exit_codes)
+            return found and replace(found, given_up=True)
+        return waiting.given_up(now)
+
+    async def start(self, cluster: ClusterConnection, namespace: str) -> Outcome | None:
+        """Let the Job run, if that was left to whoever follows it: then it has a task that waits for it.
+
+        :return: why not, if that is how it is to stay.
+        """
+        from kubernetes_asyncio import client
+
+        while self.view.job and is_held(self.view.job):
+            try:
+                async with asyncio.timeout(_START_SECONDS), cluster.open() as connection:
+                    answer = await client.BatchV1Api(connection).patch_namespaced_job(
+                        self.view.name, namespace, of_uid(LET_RUN, self.view.uid), _preload_content=False
+                    )
+                    self.view.job = await read(answer)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+                if getattr(error, "status", None) == 403:
+                    text = f"The cluster does not let Airflow start the Job: {said(error)}. {_ALLOW}"
+                    return Outcome("Forbidden", text, retry=True, given_up=True)
+                self.write(f"The Job cannot be started yet: {said(error)}")
+                await asyncio.sleep(_START_AGAIN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+                if over := self.given_up():
+                    return over
         return None
 
     async def look(self) -> bool:
@@ -156,9 +190,8 @@ class _Following:
         if self.deadline is not None and time.time() >= self.deadline:
             return Outcome("ExecutionTimeout", "The task ran past its execution_timeout.", retry=True, given_up=True)
         if self.view.refused:
-            text = f"The cluster does not let Airflow see the Job: {self.view.refused}."
-            more = "The page on Kubernetes lists what its account must be allowed."
-            return Outcome("Forbidden", f"{text} {more}", retry=True, given_up=True)
+            text = f"The cluster does not let Airflow see the Job: {self.view.refused}. {_ALLOW}"
+            return Outcome("Forbidden", text, retry=True, given_up=True)
         return None
 
     async def change(self) -> None:

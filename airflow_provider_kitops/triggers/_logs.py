@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
@@ -13,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kitops.cluster.reading import container_states
+from airflow_provider_kitops.cluster.text import plain
 from airflow_provider_kitops.triggers._connection import said_in
 from airflow_provider_kitops.workload.mounts import WORK
 from airflow_provider_kitops.workload.progress import WorkloadProgress, parse_progress
@@ -35,15 +35,6 @@ _LINES, _LINES_SECONDS, _LINE_CHARACTERS = 10_000, 60.0, 250
 _LAST_LINES = 200
 _LINES_AT_ONCE = 200  # before others have their turn
 _TAIL_SECONDS = 5.0  # for the last lines of a log that could not be read in time
-
-_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
-# What controls a terminal or the direction of a text, and what Airflow's page of a log folds lines by.
-_MISLEADING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]|::(?=(?:end)?group::)")
-
-
-def plain(text: str) -> str:
-    """A text that a program may have written, without what would mislead whoever reads it on Airflow's page."""
-    return _MISLEADING.sub("\N{REPLACEMENT CHARACTER}", _COLOUR.sub("", text))
 
 
 class Logs:

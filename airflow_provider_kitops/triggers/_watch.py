@@ -12,7 +12,7 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_provider_kitops.cluster.job import is_held
 from airflow_provider_kitops.cluster.names import JOB_NAME, MANAGED_BY, selector
-from airflow_provider_kitops.cluster.reading import is_finished, owner_of
+from airflow_provider_kitops.cluster.reading import created, is_finished, owner_of
 from airflow_provider_kitops.triggers._connection import said, said_in
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class NamespaceWatch:
         answer = await client.CoreV1Api(connection).list_namespaced_pod(
             self.namespace, label_selector=_SELECTOR, _preload_content=False
         )
-        found = await _read(answer)
+        found = await read(answer)
         items = found.get("items") or []
         for pod in items:
             self._seen(pod)
@@ -249,7 +250,8 @@ class NamespaceWatch:
             answer = await client.BatchV1Api(connection).list_namespaced_job(
                 self.namespace, label_selector=_SELECTOR, _preload_content=False
             )
-            found = {job["metadata"]["uid"]: job for job in (await _read(answer)).get("items") or []}
+            found = {job["metadata"]["uid"]: job for job in (await read(answer)).get("items") or []}
+            await self._sweep(connection, found.values())
             failed: Exception | None = None
             for view in asked:
                 job = found.get(view.uid)
@@ -264,6 +266,28 @@ class NamespaceWatch:
                     view.changed.set()
             if failed:
                 raise failed
+
+    async def _sweep(self, connection: Any, jobs: Iterable[dict[str, Any]]) -> None:
+        """Delete Jobs that were never let run, for their task was ended before anybody followed them."""
+        from kubernetes_asyncio import client
+
+        followed = {view.uid for view in self.views}
+        for job in jobs:
+            metadata = job["metadata"]
+            ttl = job["spec"].get("ttlSecondsAfterFinished")
+            age = (datetime.now(UTC) - created(job)).total_seconds()
+            if metadata["uid"] in followed or not is_held(job) or ttl is None or age < ttl:
+                continue
+            log.warning("Deleting the Job %s in namespace %s, which nobody let run.", metadata["name"], self.namespace)
+            options = client.V1DeleteOptions(
+                propagation_policy="Background", preconditions=client.V1Preconditions(uid=metadata["uid"])
+            )
+            try:
+                await client.BatchV1Api(connection).delete_namespaced_job(
+                    metadata["name"], self.namespace, body=options
+                )
+            except client.ApiException as error:
+                log.warning("It could not be deleted: %s", said(error))
 
     async def _look_at(self, view: View) -> None:
         async with self.cluster.open() as connection:
@@ -281,7 +305,7 @@ class NamespaceWatch:
         )
         found = {
             pod["metadata"]["name"]: _kept(pod)
-            for pod in (await _read(answer)).get("items") or []
+            for pod in (await read(answer)).get("items") or []
             if owner_of(pod) == view.uid
         }
         gone = {name: _gone(pod) for name, pod in view.pods.items() if name not in found and not pod["deleted"]}
@@ -342,7 +366,11 @@ async def watching(cluster: ClusterConnection, namespace: str, name: str, uid: s
         await watch.close(view)
 
 
-async def _read(answer: Any) -> dict[str, Any]:
+async def read(answer: Any) -> dict[str, Any]:
+    """What the API answers, read as JSON, for the client's own objects cost much more.
+
+    :raises ApiException: the answer is an error.
+    """
     from kubernetes_asyncio.client import ApiException
 
     if answer.status >= 400:
@@ -370,7 +398,7 @@ def _kept(pod: dict[str, Any]) -> dict[str, Any]:
     kept = ("name", "uid", "labels", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
     def container(each: dict[str, Any]) -> dict[str, Any]:
-        return {key: each[key] for key in ("name", "image", "resources") if key in each}
+        return {key: each[key] for key in ("name", "image", "resources", "restartPolicy") if key in each}
 
     return {
         "metadata": {key: metadata[key] for key in kept if key in metadata},

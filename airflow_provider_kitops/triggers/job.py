@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -22,7 +25,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_kitops.cluster.outcome import Outcome
 
+log = logging.getLogger(__name__)
+
 _NOT_THERE = (404, 409)  # what the API answers where a Job is gone, or another one has its name
+_LATER_SECONDS, _LATER_PAUSE = 24 * 3600.0, 60.0  # for what nobody else would do; between two tries
+_unfinished: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 _GIVE_UP_SECONDS = 30.0  # that the task waits for its Job to be ended, before a worker sees to it
 
 
@@ -86,7 +93,7 @@ class WorkloadJobTrigger(BaseTrigger):
         """Follow the Job."""
         begun = time.monotonic()
         followed = await self.follow()
-        if followed.outcome.given_up:
+        if followed.outcome.given_up and not followed.outcome.succeeded:
             await self._give_up(followed.outcome)
         await asyncio.sleep(begun + _worker_lingers() - time.monotonic())
         self._over = True
@@ -151,7 +158,21 @@ class WorkloadJobTrigger(BaseTrigger):
 
         self.log.info("Deleting the Job %s in namespace %s.", self.name, self.namespace)
         body = V1DeleteOptions(propagation_policy="Background", preconditions=V1Preconditions(uid=self.uid))
-        await self._ask(lambda jobs: jobs.delete_namespaced_job(self.name, self.namespace, body=body))
+
+        async def delete() -> None:
+            await self._ask(lambda jobs: jobs.delete_namespaced_job(self.name, self.namespace, body=body))
+
+        try:
+            await delete()
+        except Exception as error:
+            if getattr(error, "status", None) == 403:
+                raise
+            text = "The Job %s could not be deleted yet, and may still run; that is tried again for a day: %s"
+            self.log.error(text, self.name, said(error))  # noqa: TRY400 - one line says it all
+            # Nobody comes back to a task that has ended, and Airflow does not wait for long.
+            later = asyncio.create_task(_later(delete, f"delete the Job {self.name}"), context=contextvars.Context())
+            _unfinished.add(later)
+            later.add_done_callback(_unfinished.discard)
 
     async def _ask(self, call: Callable[[BatchV1Api], Awaitable[Any]]) -> None:
         """Ask for a change of the Job, again while the API server is away. That the Job is gone is as good."""
@@ -190,6 +211,21 @@ class WorkloadJobTrigger(BaseTrigger):
         )
         name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
         return bool(states.get(ti.run_id, {}).get(name) == TaskInstanceState.DEFERRED)
+
+
+async def _later(what: Callable[[], Awaitable[None]], name: str) -> None:
+    """Try again until it is done, or is not worth it any more."""
+    end = time.monotonic() + _LATER_SECONDS
+    while time.monotonic() < end:
+        await asyncio.sleep(_LATER_PAUSE * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
+        try:
+            await what()
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("Cannot %s: %s", name, said(error))
+        else:
+            log.info("Done at last: %s.", name)
+            return
+    log.error("Cannot %s, and it is not tried any more.", name)
 
 
 def _load_clients() -> None:

@@ -107,9 +107,10 @@ def _below(level: list[Any]) -> list[Any]:
 def readable(value: Any) -> Any:
     """A JSON value that every database and Airflow's serializer take as it is: a program may write any.
 
-    Characters that databases refuse in text are replaced. Of the underscores that a key begins with, one is kept
-    (``__type`` becomes ``_type``), for Airflow makes objects of what has keys such as ``__classname__``. A key that
-    would then be there twice gets a number (``_type-2``).
+    Characters that databases refuse in text are replaced. An integer of more than 64 bits, which ends the triggerer
+    that sends it, becomes a float, or text where it is too large even for that. Of the underscores that a key begins
+    with, one is kept (``__type`` becomes ``_type``), for Airflow makes objects of what has keys such as
+    ``__classname__``. A key that would then be there twice gets a number (``_type-2``).
 
     :param value: not ``too_deep``.
     """
@@ -119,6 +120,11 @@ def readable(value: Any) -> Any:
         return {name: readable(each) for name, each in zip(_names(value), value.values(), strict=True)}
     if isinstance(value, list):
         return [readable(each) for each in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        try:
+            return float(value)
+        except OverflowError:
+            return str(value)
     return value
 
 

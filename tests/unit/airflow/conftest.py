@@ -48,6 +48,11 @@ class FakeTaskInstance(SimpleNamespace):
         defaults = {"dag_id": "dag", "run_id": "run", "task_id": "task", "map_index": -1, "try_number": 1, "xcom": {}}
         super().__init__(**{**defaults, **fields})
 
+    @property
+    def id(self) -> str:
+        """Another one for each try, and a later one's is larger, as Airflow's are (UUIDs of version 7)."""
+        return f"{self.dag_id}-{self.run_id}-{self.try_number:08}"
+
     def xcom_push(self, key: str, value: Any) -> None:
         self.xcom[key] = value
 

@@ -343,6 +343,12 @@ async def followed(*, deadline: float | None = None, refused: str = "") -> Outco
     return _Following(view, JobSettings(), lambda line: None, deadline).outcome()
 
 
+def lingering() -> Waiting | None:
+    over = {"exitCode": 0, "finishedAt": "2026-11-21T11:00:00Z"}
+    states = [{"name": "publish", "state": {"terminated": over}}, {"name": "proxy", "state": {"running": {}}}]
+    return waiting_for({"metadata": {}, "spec": {}}, [pod_with(containerStatuses=states)], JobSettings())
+
+
 def examples() -> list[Outcome | Waiting | None]:
     """What the table shows, as the code says it."""
     published = {"exitCode": 0, "message": json.dumps({"digest": "sha256:9b…"})}
@@ -369,6 +375,7 @@ def examples() -> list[Outcome | Waiting | None]:
         outcome_of(job_with("Complete"), []),
         waiting_for(suspended, [], JobSettings()),
         unplaced("SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"),
+        lingering(),
         given_up(unplaced("Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")),
         given_up(waits()),
         given_up(waits("work", "ImagePullBackOff", "Back-off pulling image")),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kitops.cluster.job import mounted_by
+from airflow_provider_kitops.cluster.job import is_held, mounted_by
 from airflow_provider_kitops.cluster.names import OUTCOME, REPORTED, TaskKey
 from airflow_provider_kitops.cluster.outcome import Outcome
 from airflow_provider_kitops.hooks._jobs import JobHandle, Jobs
@@ -54,11 +54,11 @@ def refusing(kind: str, status: int) -> Any:
 
 
 def started(jobs: Jobs, name: str = "a", **settings: Any) -> JobHandle:
-    return JobHandle.of(jobs.start(objects_of(name, **settings)))
+    return JobHandle.of(jobs.start(objects_of(name, **settings), run=True))
 
 
 def test_a_job_is_made_suspended_then_what_it_mounts_and_then_it_is_let_run(fake: FakeKubernetes, jobs: Jobs) -> None:
-    job = jobs.start(objects_of())
+    job = jobs.start(objects_of(), run=True)
     assert [each.kind for each in fake.asked] == ["create jobs", "create configmaps", "create secrets", "patch"]
     assert [each.query.get("fieldValidation") for each in fake.asked] == ["Strict"] * 3 + [None]
     made = fake.asked[0].body
@@ -78,13 +78,13 @@ def test_a_job_is_made_suspended_then_what_it_mounts_and_then_it_is_let_run(fake
 
 
 def test_a_job_without_credentials_has_no_secret(fake: FakeKubernetes, jobs: Jobs) -> None:
-    jobs.start(objects_of(secrets={}))
+    jobs.start(objects_of(secrets={}), run=True)
     assert fake.things("secrets") == {}
     assert fake.things("jobs")["a"]["spec"]["suspend"] is False
 
 
 def test_a_job_in_a_queue_is_not_let_run(fake: FakeKubernetes, jobs: Jobs) -> None:
-    jobs.start(objects_of(queue="team"))
+    jobs.start(objects_of(queue="team"), run=True)
     assert fake.things("jobs")["a"]["spec"]["suspend"] is True
     assert fake.count("patch") == 0
     assert len(fake.things("secrets")) == 1
@@ -96,9 +96,9 @@ def test_a_second_start_of_an_attempt_completes_what_a_killed_worker_left(
 ) -> None:
     fake.status = refusing(kind, 403)
     with pytest.raises(Forbidden):
-        jobs.start(objects_of(mounted="first"))
+        jobs.start(objects_of(mounted="first"), run=True)
     fake.status = lambda asked: None
-    job = jobs.start(objects_of(mounted="second"))
+    job = jobs.start(objects_of(mounted="second"), run=True)
     assert fake.count("create jobs") == 2
     assert fake.things("jobs").keys() == {"a"}
     assert fake.things("jobs")["a"]["spec"]["suspend"] is False
@@ -129,7 +129,7 @@ def test_another_job_of_the_same_name_is_left_alone(fake: FakeKubernetes, jobs: 
     there = other({**objects.job, "metadata": {**objects.job["metadata"], "uid": "uid-of-another"}})[why]
     fake.put_job(there)
     with pytest.raises(Conflict, match=r"^Another Job a is in namespace models already\.$"):
-        jobs.start(objects)
+        jobs.start(objects, run=True)
     assert [each.kind for each in fake.asked] == ["create jobs", "read"]
     assert fake.things("jobs") == {"a": there}
 
@@ -137,7 +137,7 @@ def test_another_job_of_the_same_name_is_left_alone(fake: FakeKubernetes, jobs: 
 def test_a_job_that_went_away_while_another_was_made_is_a_conflict(fake: FakeKubernetes, jobs: Jobs) -> None:
     fake.status = refusing("create jobs", 409)
     with pytest.raises(Conflict, match="Another Job a"):
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -153,14 +153,14 @@ def test_a_job_that_is_deleted_before_it_runs_is_worth_another_try(
 
     fake.status = delete
     with pytest.raises(ClusterUnavailable, match=r"^The Job a was deleted before it ran\.$"):
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     assert fake.count("patch") == 1
     assert all(job["spec"]["suspend"] for job in fake.things("jobs").values())
 
 
 def test_a_namespace_that_is_not_there_is_named(fake: FakeKubernetes, jobs: Jobs) -> None:
     with pytest.raises(NotFound) as caught:
-        jobs.start(objects_of(namespace="nowhere"))
+        jobs.start(objects_of(namespace="nowhere"), run=True)
     said = 'Cannot create the Job a in namespace nowhere: namespaces "nowhere" not found'
     assert str(caught.value) == said
 
@@ -170,10 +170,11 @@ def test_who_may_not_make_jobs_is_told_where_to_look(fake: FakeKubernetes, jobs:
     fake.status = refusing("create jobs", status)
     fake.message = 'jobs.batch is forbidden: User "airflow" cannot create resource "jobs".'
     with pytest.raises(Forbidden) as caught:
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     assert not caught.value.transient
     assert caught.value.message == f"Cannot create the Job a in namespace models: {fake.message}"
-    assert "what Airflow's account must be allowed" in caught.value.hint
+    told = "the cluster does not know who asks" if status == 401 else "what Airflow's account must be allowed"
+    assert told in caught.value.hint.lower().replace("airflow's", "Airflow's")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_what_the_namespace_has_no_room_for_is_worth_another_try(
     fake.status = refusing("create jobs", 403)
     fake.message = message
     with pytest.raises(ClusterUnavailable) as caught:
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     assert caught.value.transient
     assert message in caught.value.message
     assert "tried again" in caught.value.hint
@@ -200,7 +201,7 @@ def test_what_the_cluster_does_not_take_is_the_settings_fault(fake: FakeKubernet
     fake.status = refusing("create jobs", status)
     fake.message = 'Job.batch "a" is invalid:\n  spec.template.spec.containers[0].image: Required value'
     with pytest.raises(InvalidInput) as caught:
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     said = "Cannot create the Job a in namespace models: "
     said += 'Job.batch "a" is invalid: spec.template.spec.containers[0].image: Required value. Correct job.'
     assert str(caught.value) == said
@@ -208,7 +209,7 @@ def test_what_the_cluster_does_not_take_is_the_settings_fault(fake: FakeKubernet
 
 def test_an_api_that_is_away_for_a_moment_is_asked_again(fake: FakeKubernetes, jobs: Jobs) -> None:
     fake.status = lambda asked: 503 if fake.count(asked.kind) < 3 else None
-    jobs.start(objects_of())
+    jobs.start(objects_of(), run=True)
     assert {kind: fake.count(kind) for kind in ("create jobs", "create configmaps", "create secrets", "patch")} == {
         "create jobs": 3,
         "create configmaps": 3,
@@ -221,7 +222,7 @@ def test_an_api_that_is_away_for_a_moment_is_asked_again(fake: FakeKubernetes, j
 def test_an_api_that_stays_away_is_worth_another_try(fake: FakeKubernetes, jobs: Jobs) -> None:
     fake.status = lambda asked: 503
     with pytest.raises(ClusterUnavailable, match="Cannot create the Job a in namespace models: create jobs refused"):
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     assert fake.count("create jobs") == 5
 
 
@@ -239,7 +240,7 @@ def test_no_error_tells_credentials(
 ) -> None:
     fake.status = refusing(kind, status)
     with caplog.at_level(logging.INFO), pytest.raises(KitopsError) as caught:
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     shown = f"{caught.value!r} {caught.value} {caplog.text}"
     for secret in (PASSWORD, base64.b64encode(PASSWORD.encode()).decode(), TOKEN):
         assert secret not in shown
@@ -260,28 +261,28 @@ def test_the_jobs_of_a_task_are_told_the_newest_first(fake: FakeKubernetes, jobs
 
 
 def test_the_pods_of_a_job_are_not_those_of_an_earlier_one_of_its_name(fake: FakeKubernetes, jobs: Jobs) -> None:
-    first = jobs.start(objects_of())
+    first = jobs.start(objects_of(), run=True)
     fake.put_pod(pod_of(first, name="earlier"))
     fake.delete_job("a")
-    job = jobs.start(objects_of())
+    job = jobs.start(objects_of(), run=True)
     fake.put_pod(pod_of(job, name="its"))
-    fake.put_pod(pod_of(jobs.start(objects_of("b")), name="of-another"))
+    fake.put_pod(pod_of(jobs.start(objects_of("b"), run=True), name="of-another"))
     assert [pod["metadata"]["name"] for pod in jobs.pods(job)] == ["its"]
     assert [pod["metadata"]["name"] for pod in jobs.pods(first)] == ["earlier"]
 
 
 def test_the_pods_of_a_task_are_those_of_all_its_jobs_that_have_not_ended(fake: FakeKubernetes, jobs: Jobs) -> None:
     for name in ("a", "b"):
-        job = jobs.start(objects_of(name))
+        job = jobs.start(objects_of(name), run=True)
         for phase in ("Pending", "Running", "Succeeded", "Failed"):
             fake.put_pod(pod_of(job, name=f"{name}-{phase}", phase=phase))
-    fake.put_pod(pod_of(jobs.start(objects_of("c", task=TaskKey("dag", "run", "other"))), name="of-another"))
+    fake.put_pod(pod_of(jobs.start(objects_of("c", task=TaskKey("dag", "run", "other")), run=True), name="of-another"))
     found = {pod["metadata"]["name"] for pod in jobs.pods_of_task("models", TASK_KEY.label)}
     assert found == {"a-Pending", "a-Running", "b-Pending", "b-Running"}
 
 
 def test_a_job_is_deleted_with_all_that_belongs_to_it(fake: FakeKubernetes, jobs: Jobs) -> None:
-    job = jobs.start(objects_of())
+    job = jobs.start(objects_of(), run=True)
     fake.put_pod(pod_of(job))
     kept = started(jobs, "b")
     jobs.delete(JobHandle.of(job))
@@ -312,7 +313,7 @@ def test_deleting_what_may_not_be_deleted_is_told(fake: FakeKubernetes, jobs: Jo
 
 def test_a_job_that_ended_is_kept_as_it_is_without_its_credentials(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
-    jobs.keep(handle, ENDED)
+    jobs.keep(handle, ENDED, for_ever=False)
     there = fake.things("jobs")["a"]
     assert there["metadata"]["labels"][REPORTED] == "true"
     assert "activeDeadlineSeconds" not in there["spec"]
@@ -322,7 +323,7 @@ def test_a_job_that_ended_is_kept_as_it_is_without_its_credentials(fake: FakeKub
 
 def test_a_job_that_runs_is_ended_when_it_is_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
-    jobs.keep(handle, GIVEN_UP)
+    jobs.keep(handle, GIVEN_UP, for_ever=False)
     there = fake.things("jobs")["a"]
     assert there["metadata"]["labels"][REPORTED] == "true"
     assert there["spec"]["activeDeadlineSeconds"] == 1
@@ -332,15 +333,44 @@ def test_a_job_that_runs_is_ended_when_it_is_kept(fake: FakeKubernetes, jobs: Jo
     assert len(fake.things("configmaps")) == 1
 
 
+def test_a_job_that_is_kept_for_ever_is_kept_from_kubernetes_too(fake: FakeKubernetes, jobs: Jobs) -> None:
+    handle = started(jobs)
+    assert fake.things("jobs")["a"]["spec"]["ttlSecondsAfterFinished"] == 86400, "should nobody tell its end"
+    jobs.keep(handle, ENDED, for_ever=False)
+    assert fake.things("jobs")["a"]["spec"]["ttlSecondsAfterFinished"] == 86400
+    jobs.keep(handle, GIVEN_UP, for_ever=True)
+    there = fake.things("jobs")["a"]
+    assert "ttlSecondsAfterFinished" not in there["spec"]
+    assert there["spec"]["activeDeadlineSeconds"] == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_job_that_others_are_to_let_run_is_left_suspended(fake: FakeKubernetes, jobs: Jobs, again: bool) -> None:
+    objects = objects_of()
+    job = jobs.start(objects, run=False)
+    if again:
+        jobs.complete(job, objects, run=False)
+    assert is_held(fake.things("jobs")["a"])
+    assert fake.count("patch") == 0
+
+
+def test_a_job_that_somebody_suspended_stays_so(fake: FakeKubernetes, jobs: Jobs) -> None:
+    started(jobs)
+    job = fake.things("jobs")["a"]
+    fake.put_job({**job, "spec": {**job["spec"], "suspend": True}})
+    jobs.complete(fake.things("jobs")["a"], objects_of(), run=True)
+    assert fake.things("jobs")["a"]["spec"]["suspend"] is True
+
+
 def test_a_job_of_which_nothing_ever_ran_is_not_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, queue="team")
-    jobs.keep(handle, GIVEN_UP)
+    jobs.keep(handle, GIVEN_UP, for_ever=False)
     assert [fake.things(resource) for resource in ("jobs", "secrets", "configmaps")] == [{}, {}, {}]
 
 
 def test_a_job_that_kueue_suspended_after_it_had_ended_is_kept(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, queue="team")
-    jobs.keep(handle, ENDED)
+    jobs.keep(handle, ENDED, for_ever=False)
     assert fake.things("jobs")["a"]["metadata"]["labels"][REPORTED] == "true"
 
 
@@ -348,8 +378,8 @@ def test_a_job_that_kueue_suspended_after_it_had_ended_is_kept(fake: FakeKuberne
 def test_keeping_leaves_another_job_of_the_name(fake: FakeKubernetes, jobs: Jobs, outcome: Outcome) -> None:
     started(jobs)
     asked = len(fake.asked)
-    jobs.keep(JobHandle("models", "a", "uid-of-one-before"), outcome)
-    jobs.keep(JobHandle("models", "gone", "uid"), outcome)
+    jobs.keep(JobHandle("models", "a", "uid-of-one-before"), outcome, for_ever=False)
+    jobs.keep(JobHandle("models", "gone", "uid"), outcome, for_ever=False)
     assert [each.kind for each in fake.asked[asked:]] == ["read", "read"]
     assert REPORTED not in fake.things("jobs")["a"]["metadata"]["labels"]
     assert len(fake.things("secrets")) == 1
@@ -364,7 +394,7 @@ def test_a_job_that_is_replaced_while_it_is_kept_is_not_ended_for_another(fake: 
             fake.put_job({**job, "metadata": {**job["metadata"], "uid": "uid-of-another"}})
 
     fake.status = replace
-    jobs.keep(handle, GIVEN_UP)
+    jobs.keep(handle, GIVEN_UP, for_ever=False)
     there = fake.things("jobs")["a"]
     assert "activeDeadlineSeconds" not in there["spec"]
     assert REPORTED not in there["metadata"]["labels"]
@@ -375,13 +405,13 @@ def test_nothing_runs_on_though_the_credentials_cannot_be_removed(fake: FakeKube
     handle = started(jobs)
     fake.status = refusing("delete secrets", 403)
     with pytest.raises(Forbidden, match="Cannot delete the Secret a-0123abcd in namespace models"):
-        jobs.keep(handle, GIVEN_UP)
+        jobs.keep(handle, GIVEN_UP, for_ever=False)
     assert fake.things("jobs")["a"]["spec"]["activeDeadlineSeconds"] == 1
 
 
 def test_credentials_that_are_gone_already_are_no_error(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs, secrets={})
-    jobs.keep(handle, ENDED)
+    jobs.keep(handle, ENDED, for_ever=False)
     assert fake.count("delete secrets") == 1
     assert fake.things("jobs")["a"]["metadata"]["labels"][REPORTED] == "true"
 
@@ -389,13 +419,13 @@ def test_credentials_that_are_gone_already_are_no_error(fake: FakeKubernetes, jo
 def test_what_fails_beside_somebody_elses_change_is_done_again(fake: FakeKubernetes, jobs: Jobs) -> None:
     handle = started(jobs)
     fake.status = lambda asked: 409 if asked.kind == "delete secrets" and fake.count(asked.kind) < 3 else None
-    jobs.keep(handle, ENDED)
+    jobs.keep(handle, ENDED, for_ever=False)
     assert fake.things("secrets") == {}
 
 
 def test_the_log_of_debugging_tells_no_credentials(jobs: Jobs, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        jobs.start(objects_of())
+        jobs.start(objects_of(), run=True)
     assert "response body" in caplog.text  # of the others
     assert base64.b64encode(PASSWORD.encode()).decode() not in caplog.text
     assert PASSWORD not in caplog.text

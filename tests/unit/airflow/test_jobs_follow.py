@@ -15,7 +15,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
 from airflow_provider_kitops.cluster import waiting
-from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, LOGGED, MANAGED_BY
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, LOGGED, MANAGED_BY, QUEUE, STARTED
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.triggers import _follow, _logs, _watch
 from airflow_provider_kitops.triggers._follow import Followed, follow_job
@@ -34,6 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_watch, name, seconds)
     monkeypatch.setattr(_logs, "_AGAIN_SECONDS", 0.02)
     monkeypatch.setattr(_follow, "_QUIET_SECONDS", 0.7)
+    monkeypatch.setattr(_follow, "_START_AGAIN_SECONDS", 0.1)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -155,9 +156,12 @@ def test_a_job_that_fails_is_followed_to_its_reason() -> None:
 
 def test_what_is_waited_for_is_told_once() -> None:
     async def test(fake: FakeKubernetes, following: Following) -> None:
-        fake.put_job(job(suspend=True))
+        suspended = job(suspend=True)
+        suspended["metadata"]["labels"][QUEUE] = "team"
+        fake.put_job(suspended)
         task = following.begin()
         await following.until("it waits in its queue")
+        assert fake.count("patch") == 0, "Kueue lets it run"
         fake.put_job(job())
         pending = pod("Pending")
         pending["status"]["conditions"] = [UNPLACED]
@@ -173,6 +177,58 @@ def test_what_is_waited_for_is_told_once() -> None:
             "The Job is suspended: it waits in its queue.",
             "No node takes pod p: 0/1 nodes are available",
         ]
+
+    on_a_fake(test)
+
+
+def test_a_job_that_waits_for_it_is_let_run_once() -> None:
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_job(job(suspend=True))
+        fake.status = lambda asked: 503 if asked.kind == "patch" and fake.count("patch") < 3 else None
+        task = following.begin()
+        await until(lambda: fake.things("jobs")["a"]["spec"]["suspend"] is False)
+        assert fake.annotations("a")[STARTED] == "true"
+        assert fake.count("patch") == 3
+        there = fake.things("jobs")["a"]
+        fake.put_job({**there, "spec": {"suspend": True}})  # by a person, who means it
+        await following.until("it waits in its queue")
+        await cancelled(task)
+        again = following.begin()
+        await asyncio.sleep(0.5)
+        await cancelled(again)
+        assert fake.count("patch") == 3
+        assert following.lines[:2] == ["The Job cannot be started yet: 503 Service Unavailable: patch refused"] * 2
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("what", ["forbidden", "time is over", "deleted"])
+def test_a_job_that_cannot_be_let_run_is_not_waited_for(what: str) -> None:
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_job(job(suspend=True))
+        fake.status = lambda asked: (403 if what == "forbidden" else 500) if asked.kind == "patch" else None
+        task = following.begin(deadline=time.time() + 1 if what == "time is over" else None)
+        await until(lambda: fake.count("patch"))
+        if what == "deleted":
+            fake.delete_job("a")
+        outcome = (await task).outcome
+        reasons = {"forbidden": "Forbidden", "time is over": "ExecutionTimeout", "deleted": "JobDeleted"}
+        assert (outcome.reason, outcome.retry) == (reasons[what], True)
+
+    on_a_fake(test)
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_a_container_that_goes_on_beside_publish_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    monkeypatch.setattr(waiting, "_LINGER_PATIENCE", 0.3)
+
+    async def test(fake: FakeKubernetes, following: Following) -> None:
+        fake.put_job(job())
+        done = PUBLISHED if code == 0 else ended(code, json.dumps({"error": "no right to", "transient": False}))
+        fake.put_pod(pod(publish={"terminated": {**done["terminated"], "finishedAt": ago(0)}}, proxy=RUNS))
+        outcome = (await following.end()).outcome
+        assert (outcome.reason, outcome.succeeded) == (("Completed", True) if code == 0 else ("StepFailed", False))
+        assert outcome.given_up, "the Job itself goes on, and is to be ended"
 
     on_a_fake(test)
 

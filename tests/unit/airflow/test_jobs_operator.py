@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.sdk.exceptions import TaskDeferralError
 
-from airflow_provider_kitops.cluster.job import mounted_by
+from airflow_provider_kitops.cluster.job import is_held, mounted_by
 from airflow_provider_kitops.cluster.names import REPORTED, SPECIFICATION
 from airflow_provider_kitops.cluster.outcome import Outcome
 from airflow_provider_kitops.oci import _retry
@@ -194,7 +194,7 @@ def test_a_task_starts_its_job_and_defers(fake: FakeKubernetes, registry: Regist
     trigger = Task(store).begin(execution_timeout=timedelta(hours=1))
     job = job_of(fake, trigger)
     assert (trigger.name, trigger.namespace) == (TASK_KEY.job_name("1"), "models")
-    assert job["spec"]["suspend"] is False
+    assert is_held(job), "whoever follows it lets it run: nobody does if the task was ended meanwhile"
     assert job["spec"]["activeDeadlineSeconds"] == 3600
     assert trigger.deadline is not None
     assert abs(trigger.deadline - time.time() - 3600) < 60
@@ -229,7 +229,10 @@ def test_a_job_goes_where_the_settings_say(
     with pytest.raises(AirflowFailException, match=r"^The option \[kitops\] job is no JSON"):
         task_operator().execute(Task().context)
     monkeypatch.setenv("AIRFLOW__KITOPS__JOB", '{"cpus": 2}')
-    with pytest.raises(AirflowFailException, match=r"^job cannot be used: .*cpus"):
+    with pytest.raises(AirflowFailException, match=r"^The option \[kitops\] job cannot be used: .*cpus"):
+        task_operator().execute(Task().context)
+    monkeypatch.setenv("AIRFLOW__KITOPS__JOB", '["x"]')
+    with pytest.raises(AirflowFailException, match=r"^The option \[kitops\] job is no JSON object"):
         task_operator().execute(Task().context)
 
 
@@ -297,7 +300,7 @@ def test_a_job_that_was_kept_gives_its_name_to_no_other(fake: FakeKubernetes, re
     assert trigger.name.startswith(f"{kept.name}-")
     assert trigger.uid != kept.uid
     assert is_reported(job_of(fake, kept))
-    assert job_of(fake, trigger)["spec"]["suspend"] is False
+    assert is_held(job_of(fake, trigger))
 
 
 # Going on
@@ -323,7 +326,7 @@ def test_another_try_completes_a_job_whose_worker_was_killed(
     task = Task(max_tries=1)
     fake.status = refusing(kind, 503)
     with pytest.raises(AirflowException, match="refused") as caught:
-        task_operator().execute(task.context)
+        task_operator(deferrable=False).execute(task.context)
     assert not isinstance(caught.value, AirflowFailException)
     (left,) = fake.things("jobs").values()
     assert left["spec"]["suspend"] is True
@@ -331,7 +334,7 @@ def test_another_try_completes_a_job_whose_worker_was_killed(
     trigger = task.again()
     job = job_of(fake, trigger)
     assert job["metadata"]["uid"] == left["metadata"]["uid"]
-    assert job["spec"]["suspend"] is False
+    assert is_held(job)
     assert fake.things("configmaps").keys() == fake.things("secrets").keys() == {mounted_by(job)}
 
 
@@ -401,6 +404,31 @@ def test_jobs_of_another_task_are_nobodys_business(fake: FakeKubernetes, registr
     mine = Task().begin()
     assert fake.things("jobs").keys() == {mine.name, *(other.name for other in others)}
     assert mine.output["adopted"] is False
+
+
+@pytest.mark.parametrize("why", ["told to end", "refused"])
+def test_a_try_that_ends_late_leaves_the_job_of_a_later_one(
+    fake: FakeKubernetes, registry: Registry, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """As after clearing a task, of whose worker Airflow lets go some seconds later."""
+    later = Task()
+    trigger = later.again()
+    early = Task()
+    operator = task_operator()
+    if why == "told to end":
+        monkeypatch.setattr(operator, "_run", lambda context: operator.on_kill())
+    with pytest.raises(AirflowException, match=r"told to end|A later try of this task has begun already"):
+        operator.execute(early.context)
+    assert fake.things("jobs").keys() == {trigger.name}
+
+
+def test_a_job_is_the_try_s_that_goes_on_with_it(fake: FakeKubernetes, registry: Registry) -> None:
+    task = Task()
+    first = task.begin()
+    task.again()
+    with pytest.raises(AirflowException, match="A later try of this task has begun already"):
+        task_operator().execute(Task(max_tries=1).context)
+    assert fake.things("jobs").keys() == {first.name}
 
 
 # A Job elsewhere
@@ -578,7 +606,7 @@ def test_a_job_that_failed_for_good_is_not_retried(fake: FakeKubernetes, registr
     assert isinstance(caught.value, JobFailedForGood)
     assert caught.value.outcome == PROGRAM_FAILED
     assert task.ti.xcom == {FAILURE_KEY: PROGRAM_FAILED.to_json()}
-    assert "The last lines of work:\nno rows" in told.text
+    assert "The last lines of work:\n[work] no rows" in told.text
 
 
 @pytest.mark.parametrize("kind", [JobFailed, JobFailedForGood, JobTimedOut])
@@ -605,6 +633,8 @@ def test_a_task_whose_time_is_over_says_so_and_ends_its_job(
 ) -> None:
     task = Task(max_tries=3)
     trigger = task.begin(execution_timeout=timedelta(hours=1))
+    job = job_of(fake, trigger)
+    fake.put_job({**job, "spec": {**job["spec"], "suspend": False}})
     with pytest.raises(JobTimedOut) as caught:
         task.end(trigger, TIMED_OUT, job={"on_finish": on_finish})
     assert caught.value.outcome == TIMED_OUT
@@ -662,7 +692,7 @@ def test_a_state_store_that_takes_nothing_keeps_no_job_from_running(fake: FakeKu
         def set(self, key: str, value: Any) -> None:
             raise RuntimeError("full")
 
-    assert job_of(fake, Task(Full()).begin())["spec"]["suspend"] is False
+    assert is_held(job_of(fake, Task(Full()).begin()))
 
 
 def test_a_result_that_cannot_be_read_just_now_is_read_by_the_next_try(

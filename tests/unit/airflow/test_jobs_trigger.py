@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import kubernetes_asyncio.client  # noqa: F401 - takes seconds, which are not to be any test's
+import msgspec
 import pytest
 import tenacity
 from airflow.providers.cncf.kubernetes import kubernetes_helper_functions
@@ -20,7 +21,7 @@ from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_kitops.cluster.names import REPORTED
-from airflow_provider_kitops.cluster.outcome import Outcome
+from airflow_provider_kitops.cluster.outcome import Outcome, outcome_of
 from airflow_provider_kitops.cluster.settings import JobSettings
 from airflow_provider_kitops.triggers import _follow, _watch, job
 from airflow_provider_kitops.triggers._follow import Followed
@@ -320,6 +321,38 @@ def test_deleting_the_job_of_a_task_that_is_ended_is_tried_again(on_a_fake: Any)
         assert fake.things("jobs") == {}
 
     on_a_fake(test)
+
+
+def test_a_job_that_cannot_be_deleted_now_is_deleted_later(on_a_fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "_LATER_PAUSE", 0.1)
+
+    async def test(fake: FakeKubernetes) -> None:
+        fake.status = lambda asked: 503
+        await trigger().on_kill()
+        assert fake.things("jobs").keys() == {"a"}
+        asked = fake.count("delete jobs")
+        while fake.count("delete jobs") < asked + 2:
+            await asyncio.sleep(0.01)
+        fake.status = lambda asked: None
+        while fake.things("jobs"):
+            await asyncio.sleep(0.01)
+        while job._unfinished:
+            await asyncio.sleep(0.01)
+
+    on_a_fake(test)
+
+
+def test_a_result_of_any_numbers_can_be_sent_to_the_task() -> None:
+    big = {"big": 2**64, "least": -(2**63) - 1, "vast": 10**400, "most": 2**64 - 1, "true": True}
+    pod = pod_of(
+        running(UID), publish={"terminated": {"exitCode": 0, "message": json.dumps({"digest": DIGEST, **big})}}
+    )
+    outcome = outcome_of({**running(UID), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}, [pod])
+    assert outcome
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(trigger().event(Followed(outcome))))
+    found = sent["outcome"]["result"]
+    assert (found["big"], found["least"], found["most"], found["true"]) == (2.0**64, -(2.0**63), 2**64 - 1, True)
+    assert found["vast"] == str(10**400)
 
 
 def test_that_a_job_may_not_be_deleted_is_told(on_a_fake: Any) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
 
-from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, MANAGED_BY
+from airflow_provider_kitops.cluster.names import CONTROLLER_UID, JOB_NAME, MANAGED_BY, QUEUE, STARTED
 from airflow_provider_kitops.triggers import _watch
 from airflow_provider_kitops.triggers._connection import ClusterConnection
 from airflow_provider_kitops.triggers._watch import NamespaceWatch, View, _kept, watching
@@ -325,6 +326,40 @@ def test_a_view_knows_whether_its_pods_have_been_looked_for() -> None:
         await until(view.changed.is_set)
         assert view.pods_listed
         assert watch.open("b", "uid-b").pods_listed
+
+    on_a_fake(test)
+
+
+def test_jobs_that_nobody_ever_let_run_are_removed_in_the_end() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        for name in ("left", "mine", "young", "queued", "begun", "runs"):
+            each = job(name)
+            each["spec"] = {"suspend": name != "runs", "ttlSecondsAfterFinished": 600}
+            age = timedelta(seconds=500 if name == "young" else 700)
+            each["metadata"]["creationTimestamp"] = (datetime.now(UTC) - age).isoformat()
+            each["metadata"]["labels"] |= {QUEUE: "team"} if name == "queued" else {}
+            each["metadata"]["annotations"] = {STARTED: "true"} if name == "begun" else {}
+            fake.put_job(each)
+        watch.open("mine", "uid-mine")
+        await until(lambda: "left" not in fake.things("jobs"))
+        await asyncio.sleep(0.7)
+        assert fake.things("jobs").keys() == {"mine", "young", "queued", "begun", "runs"}
+        assert fake.count("delete jobs") == 1
+
+    on_a_fake(test)
+
+
+def test_that_what_nobody_let_run_cannot_be_removed_keeps_nobody_from_following() -> None:
+    async def test(fake: FakeKubernetes, watch: NamespaceWatch) -> None:
+        left = job("left")
+        left["spec"] = {"suspend": True, "ttlSecondsAfterFinished": 600}
+        left["metadata"]["creationTimestamp"] = "2026-11-01T00:00:00Z"
+        fake.put_job(left)
+        fake.put_job(job("a"))
+        fake.status = lambda asked: 403 if asked.kind == "delete jobs" else None
+        view = watch.open("a", "uid-a")
+        await until(lambda: view.listed and fake.count("delete jobs"))
+        assert view.job == job("a")
 
     on_a_fake(test)
 

@@ -234,7 +234,18 @@ def test_a_job_begins_suspended_and_is_tried_as_the_settings_say() -> None:
     assert (spec["suspend"], spec["completions"], spec["parallelism"]) == (True, 1, 1)
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"]) == (5, 600)
     assert spec["template"]["spec"]["terminationGracePeriodSeconds"] == 7
-    assert "ttlSecondsAfterFinished" not in objects_of(on_finish="keep").job["spec"]
+    assert "ttlSecondsAfterFinished" in objects_of(on_finish="keep").job["spec"], "until the task has told its end"
+
+
+def test_a_container_that_pod_override_adds_ends_the_job_when_it_fails() -> None:
+    extra = {"name": "extra", "image": IMAGE}
+    override = {
+        "initContainers": [extra, {"name": "sidecar", "restartPolicy": "Always", "image": IMAGE}],
+        "containers": [{"name": "proxy", "image": IMAGE}],
+    }
+    rules = objects_of(pod_override=override).job["spec"]["podFailurePolicy"]["rules"]
+    named = [rule["onExitCodes"]["containerName"] for rule in rules if "onExitCodes" in rule]
+    assert named == ["fetch", "work", "publish", "extra", "proxy"]
 
 
 def test_what_ends_a_job_at_once_and_what_costs_a_try() -> None:

@@ -146,6 +146,35 @@ def test_a_job_that_completed_before_it_was_deleted_did_complete() -> None:
     assert outcome(Recording(job, pods)).succeeded
 
 
+@pytest.mark.parametrize("code", [137, 1])
+def test_what_publish_told_is_published_though_it_was_killed_after_that(code: int) -> None:
+    job, (pod,) = recorded("exit_3")
+    told = json.dumps({"digest": DIGEST})
+    pod["status"]["containerStatuses"] = [
+        {"name": "publish", "state": {"terminated": {"exitCode": code, "reason": "Error", "message": told}}}
+    ]
+    assert outcome(Recording(job, [pod])).result == {"digest": DIGEST}
+
+
+def test_a_container_of_others_that_fails_is_named() -> None:
+    job, (pod,) = recorded("exit_3")
+    state(pod, "work")["terminated"] |= {"exitCode": 0, "reason": "Completed"}
+    extra = {"name": "extra", "state": {"terminated": {"exitCode": 5, "reason": "Error", "message": "no disk"}}}
+    pod["status"]["initContainerStatuses"].append(extra)
+    found = outcome(Recording(job, [pod]))
+    assert (found.reason, found.container, found.exit_code) == ("ProgramFailed", "extra", 5)
+    assert found.message == "extra ended with exit code 5: no disk"
+
+
+def test_the_last_lines_mislead_nobody() -> None:
+    job, (pod,) = recorded("exit_3")
+    said = 'KITOPS-PROGRESS {"phase": "load"}\n::group::hidden\nx\u202ertl \x9bcsi ::endgroup::\nlast\u202e'
+    state(pod, "work")["terminated"]["message"] = said
+    found = outcome(Recording(job, [pod]))
+    assert found.detail.splitlines() == ["\ufffdgroup::hidden", "x\ufffdrtl \ufffdcsi \ufffdendgroup::", "last\ufffd"]
+    assert found.message == "work ended with exit code 3: last\ufffd"
+
+
 GIVEN_UP = Outcome("ImagePull", "work has no image x: no such image", container="work", given_up=True)
 
 

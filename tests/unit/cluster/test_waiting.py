@@ -58,13 +58,15 @@ def test_a_job_that_gets_no_pod_is_waited_for_since_that_was_seen() -> None:
     first = asked(job, [], now=NOW)
     assert (first.reason, first.since, first.patience, first.retry) == ("NoPod", NOW, 1000, True)
     assert first.usual
-    assert "kubectl describe job no-pod-" in first.message
+    assert "kubectl get events --field-selector involvedObject.name=no-pod-" in first.message
     later = asked(job, [], now=NOW + timedelta(seconds=700), before=first)
     assert later.since == NOW
     outcome = later.given_up(NOW + timedelta(seconds=1000))
     assert (outcome.reason, outcome.retry, outcome.given_up) == ("NoPod", True, True)
     job["metadata"]["namespace"] = "models"
-    assert "kubectl --namespace models describe job no-pod-" in asked(job, []).message
+    assert (
+        "kubectl --namespace models get events --field-selector involvedObject.name=no-pod-" in asked(job, []).message
+    )
 
 
 @pytest.mark.parametrize("gone", [{"phase": "Failed"}, {"phase": "Running"}])
@@ -203,6 +205,31 @@ def test_the_newest_pod_counts() -> None:
     _, (new,) = recorded("running")
     old["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z"
     assert waiting_for(job, [old, new], SETTINGS) is None
+
+
+def test_a_container_of_others_that_runs_is_no_wait() -> None:
+    job, (pod,) = recorded("running")
+    for each in pod["status"]["initContainerStatuses"]:
+        each["state"] = {"waiting": {"reason": "PodInitializing"}}
+    extra = {"name": "extra", "state": {"running": {}}}
+    pod["status"]["initContainerStatuses"].append(extra)
+    assert waiting_for(job, [pod], SETTINGS) is None
+    pod["spec"]["initContainers"].append({"name": "extra", "restartPolicy": "Always"})
+    assert asked(job, [pod]).reason == "Starting", "a sidecar runs whatever becomes of the rest"
+
+
+def test_what_goes_on_beside_publish_is_borne_for_a_minute() -> None:
+    job, (pod,) = recorded("running")
+    over = {"terminated": {"exitCode": 0, "finishedAt": "2026-11-21T20:59:30Z"}}
+    pod["status"]["containerStatuses"] = [
+        {"name": "publish", "state": over},
+        {"name": "proxy", "state": {"running": {}}},
+    ]
+    found = asked(job, [pod], now=NOW)
+    assert (found.reason, found.left(NOW)) == ("Lingering", 30)
+    assert "goes on: proxy still runs." in found.message
+    pod["spec"]["containers"].append({"name": "proxy", "restartPolicy": "Always"})
+    assert waiting_for(job, [pod], SETTINGS, now=NOW) is None
 
 
 def test_a_container_of_somebody_else_holds_nothing_up() -> None:
