@@ -389,7 +389,7 @@ class KubernetesProgramOperator(ProgramOperator):
             return dict(self._execute(context))
         if not outcome.succeeded:
             self._finish(context, handle, outcome)
-            self.log.error("%s", outcome.message)
+            self.log.error("%s: %s", outcome.reason, outcome.message)
             if outcome.detail:
                 lines = "\n".join(f"[{outcome.container}] {line}" for line in outcome.detail.splitlines())
                 self.log.error("The last lines of %s:\n%s", outcome.container, lines)
@@ -410,6 +410,7 @@ class KubernetesProgramOperator(ProgramOperator):
                 self._finish(context, handle, outcome)
             raise
         answer["progress"] = event.get("progress")
+        self.log.info("%s: %s", outcome.reason, outcome.message)
         self._finish(context, handle, outcome)
         return answer
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.cluster.jobs.gates import Gates
@@ -132,3 +134,32 @@ def test_a_task_that_waits_on_its_worker_ends_its_job_when_it_is_marked(
     world.airflow.api("PATCH", path, new_state="failed")
     assert run.leftovers() == []
     assert run.state() == "failed"
+
+
+def test_a_task_that_is_marked_before_its_job_runs_leaves_nothing_that_does(world: World) -> None:
+    script = world.script("echo 1 > /out/result.txt; sleep 1000")
+    for state in ("running", "deferred"):
+        run = world.start("once", **script, destination=f"made/early-{state}:latest")
+        world.airflow.wait(f"the task to be {state}", lambda run=run, state=state: run.state() == state)
+        path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/run"
+        world.airflow.api("PATCH", path, new_state="failed")
+        # Until its worker has been told, and whatever pod there was is gone.
+        time.sleep(12)
+        world.airflow.wait("no pod to be there", lambda run=run: not run.pods())
+        assert all(job["spec"]["suspend"] and not job["status"].get("startTime") for job in run.jobs())
+        assert run.state() == "failed"
+
+
+def test_a_container_beside_publish_that_goes_on_holds_up_nobody(world: World) -> None:
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    proxy = {"name": "proxy", "image": world.image, "command": ["sleep", "1000"], "securityContext": security}
+    script = world.script(
+        """echo 1 > /out/result.txt; echo '{"big": 18446744073709551616}' > /out/metrics.json""",
+        destination="made/beside:latest",
+    )
+    run = world.start("once", **script, job={"pod_override": {"containers": [proxy]}})
+    answer = run.answer()
+    assert answer["digest"]
+    assert answer["metrics"] == {"big": 2.0**64}, "as it is, it would end the triggerer"
+    assert "goes on: proxy still runs." in run.log()
+    assert run.leftovers() == []

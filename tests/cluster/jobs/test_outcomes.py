@@ -196,7 +196,7 @@ def test_what_cannot_work_fails_before_anything_runs(runs: dict[str, Run], name:
     run = runs[name]
     assert run.wait("success", "failed") == "failed"
     assert said in run.log()
-    assert "Started the Job" not in run.log()
+    assert "Created the Job" not in run.log()
     assert run.leftovers() == []
 
 

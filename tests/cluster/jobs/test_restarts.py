@@ -23,7 +23,7 @@ def _start(world: World, dag_id: str, name: str, steps: int = 40) -> Run:
 def _once(run: Run, steps: int = 40) -> None:
     """The Job ran once, its log is whole, and nothing is left."""
     log = run.log()
-    assert log.count("Started the Job") == 1, log
+    assert log.count("Created the Job") == 1, log
     for step in range(1, steps + 1):
         assert f"[work] step {step}\n" in log + "\n", f"step {step} is missing:\n{log}"
     assert run.leftovers() == []
@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed_is_replaced_and_goes_on_with_the_job(world: Wor
     assert run.answer()["digest"]
     log = run.log()
     assert "Going on with the Job" in log
-    assert log.count("Started the Job") == 1
+    assert log.count("Created the Job") == 1
     assert run.task()["try_number"] == 2
     assert run.leftovers() == []
 
