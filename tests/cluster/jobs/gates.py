@@ -25,7 +25,11 @@ class Gates:
             def log_message(self, *arguments: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer((host, 0), Handler)
+        class Server(ThreadingHTTPServer):
+            # Many pods knock at once. Who finds the queue full waits for seconds, in which no shell obeys SIGTERM.
+            request_queue_size = 128
+
+        self.server = Server((host, 0), Handler)
         Thread(target=self.server.serve_forever, daemon=True).start()
 
     def url(self, name: str) -> str:

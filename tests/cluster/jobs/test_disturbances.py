@@ -11,7 +11,7 @@ from tests.cluster.jobs.world import Run, World
 
 #: A program that does nothing until its gate is open, and that SIGTERM ends with 143.
 _WAITS = """trap 'echo told to end; exit 143' TERM
-until wget -q -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
+until wget -q -T 2 -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
 echo 1 > /out/result.txt"""
 
 
@@ -157,7 +157,7 @@ def test_a_container_beside_publish_that_goes_on_holds_up_nobody(world: World) -
         """echo 1 > /out/result.txt; echo '{"big": 18446744073709551616}' > /out/metrics.json""",
         destination="made/beside:latest",
     )
-    run = world.start("once", **script, job={"pod_override": {"containers": [proxy]}})
+    run = world.start("once", **script, job={"pod_override": {"containers": [proxy]}, "grace_period": 1})
     answer = run.answer()
     assert answer["digest"]
     assert answer["metrics"] == {"big": 2.0**64}, "as it is, it would end the triggerer"
