@@ -45,7 +45,6 @@ STATE_KEY = "kitops_job"
 #: Key of the XCom that tells of a failed Job.
 FAILURE_KEY = "failure"
 
-_REPOSITORY = "airflow-provider-kitops"  # of the images, below the connection's registry
 _LOOK_SECONDS, _END_SECONDS = 3.0, 30.0  # between looks at pods that end; beyond their grace period
 _LIMITS = ("startup_timeout", "image_pull_timeout", "retry_exit_codes")
 
@@ -164,6 +163,7 @@ class KubernetesProgramOperator(ProgramOperator):
         self, store: Store, context: Context, settings: JobSettings, namespace: str
     ) -> tuple[WorkloadSpec, Callable[[str], JobObjects]]:
         """What is to be run, and what makes of it the objects of a Job of a given name."""
+        from airflow_provider_kitops.cluster.images import pinned_image
         from airflow_provider_kitops.cluster.job import job_objects
         from airflow_provider_kitops.oci.errors import InvalidInput
         from airflow_provider_kitops.workload.mounts import job_files
@@ -174,8 +174,8 @@ class KubernetesProgramOperator(ProgramOperator):
                 f"The connection {self.kitops_conn_id!r} is the local layout, which no pod can reach.",
                 hint="Give the connection a registry, or run the workload on this machine.",
             )
-        image = self._pinned_image(store, self.image or settings.image, "trainer")
-        steps = self._pinned_image(store, settings.steps_image, "steps")
+        image = pinned_image(store, self.image or settings.image, "trainer")
+        steps = pinned_image(store, settings.steps_image, "steps")
         resources = {"cpu": settings.cpu, "memory": settings.memory, "gpu": settings.gpu}
         spec = self._spec(store, image=image, resources=resources)
         check(spec, store)
@@ -211,44 +211,6 @@ class KubernetesProgramOperator(ProgramOperator):
                 if tag in spec.output.all_tags and not is_mutable(tag, store.config.mutable_tags):
                     text = "Tag %s of %s names %s and never moves: publishing will fail unless the result is the same."
                     self.log.warning(text, tag, target.name, there.digest)
-
-    def _pinned_image(self, store: Store, image: str | None, name: str) -> str:
-        """The image by digest, which is what provenance names; a tag is resolved once, here.
-
-        :raises InvalidInput: it is nowhere to be found.
-        """
-        from airflow_provider_kitops import __version__
-        from airflow_provider_kitops.oci.errors import InvalidInput, KitopsError
-        from airflow_provider_kitops.oci.reference import Reference
-        from airflow_provider_kitops.oci.store import Store as OtherStore
-        from airflow_provider_kitops.oci.store import StoreConfig
-
-        usual = not image
-        image = image or f"{store.config.registry}/{_REPOSITORY}/{name}:{__version__}"
-        reference = Reference.parse(image)
-        if not reference.tag and not reference.digest:
-            raise InvalidInput(f"The image {image} has no tag.", hint="Write NAME:TAG, or NAME@sha256:…")
-        other = reference.registry and reference.registry != store.config.registry
-        if reference.digest:
-            return str(reference if other else store.reference(reference))
-        try:
-            if other:
-                config = StoreConfig(registry=reference.registry, docker_config=store.config.docker_config)
-                with OtherStore(config) as elsewhere:
-                    return str(elsewhere.resolve(reference)[0])
-            return str(store.resolve(reference)[0])
-        except KitopsError as error:
-            if error.transient:
-                raise
-            if usual:
-                hint = f"Push it there (make images REGISTRY={store.config.registry}), or name another one in job."
-            elif other:
-                hint = "Where the worker cannot ask its registry, name it by digest: NAME@sha256:…"
-            elif reference.registry:
-                hint = "Push it there, or correct its name."
-            else:
-                hint = f"It was looked for in {store.config.registry}, as it names no other registry."
-            raise InvalidInput(f"Cannot find the image {image}: {error}", hint=hint) from error
 
     def _let_end(self, context: Context, jobs: Jobs, namespace: str, settings: JobSettings) -> None:
         """Wait for pods of an earlier try that are being ended: they write checkpoints where this one would read them.
