@@ -11,7 +11,7 @@ from tests.cluster.jobs.world import Run, World
 
 #: A program that does nothing until its gate is open, and that SIGTERM ends with 143.
 _WAITS = """trap 'echo told to end; exit 143' TERM
-until wget -q -T 2 -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
+until wget -q -O /dev/null {gate} 2>/dev/null; do sleep 0.5; done
 echo 1 > /out/result.txt"""
 
 
