@@ -17,6 +17,7 @@ METRICS_FILE = "metrics.json"
 # Control characters but tab and line feed, and halves of surrogate pairs.
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _LIMIT = 64 * 1024  # bytes; metrics become an XCom, which is a row of Airflow's database
+_LARGEST = 2**63  # what Airflow's messages (MessagePack) hold of integers
 _DEEPEST = 50  # levels; what writes and reads an XCom recurses
 # Airflow's own in what it serializes: __classname__, __type, __var and others, which make an object of what is read.
 _RESERVED = re.compile(r"^__+")
@@ -107,9 +108,9 @@ def _below(level: list[Any]) -> list[Any]:
 def readable(value: Any) -> Any:
     """A JSON value that every database and Airflow's serializer take as it is: a program may write any.
 
-    Characters that databases refuse in text are replaced. An integer of more than 64 bits, which ends the triggerer
-    that sends it, becomes a float, or text where it is too large even for that. Of the underscores that a key begins
-    with, one is kept (``__type`` becomes ``_type``), for Airflow makes objects of what has keys such as
+    Characters that databases refuse in text are replaced. A number beyond 64 bits becomes text: an integer ends the
+    triggerer that sends it, and a float comes back from PostgreSQL's JSON as an integer. Of the underscores that a key
+    begins with, one is kept (``__type`` becomes ``_type``), for Airflow makes objects of what has keys such as
     ``__classname__``. A key that would then be there twice gets a number (``_type-2``).
 
     :param value: not ``too_deep``.
@@ -120,11 +121,8 @@ def readable(value: Any) -> Any:
         return {name: readable(each) for name, each in zip(_names(value), value.values(), strict=True)}
     if isinstance(value, list):
         return [readable(each) for each in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        try:
-            return float(value)
-        except OverflowError:
-            return str(value)
+    if isinstance(value, int | float) and not -_LARGEST <= value < _LARGEST:
+        return str(value)
     return value
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.cluster.errors import ClusterError
 
 BRIDGE = "kitops0"
+_BRIDGE_ADDRESS = "02:6b:69:74:6f:70"  # of those that nobody assigns
 NETWORK = "airflow-provider-kitops"
 NODE = "kitops-test"
 # Nothing but the API server speaks with etcd; pods cannot reach a loopback address.
@@ -120,7 +121,9 @@ def claimed(binaries: Path) -> bool:
 def make_bridge(machine: Machine) -> None:
     """Make the bridge that servers listen at, before the first pod would."""
     if not Path(f"/sys/class/net/{BRIDGE}").exists():
-        run("ip", "link", "add", BRIDGE, "type", "bridge")
+        # One that is given no address takes that of a pod, and another when that pod goes: for half a minute the others
+        # send to where nobody is.
+        run("ip", "link", "add", BRIDGE, "address", _BRIDGE_ADDRESS, "type", "bridge")
     prefix = ipaddress.ip_network(machine.network).prefixlen
     run("ip", "address", "replace", f"{machine.address}/{prefix}", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.cluster import processes
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.images import busybox_image
+from tests.cluster.machine import BRIDGE
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,13 @@ def test_a_pod_runs_to_its_end_and_its_log_is_read(cluster: Cluster, namespace: 
     run_pod(cluster, namespace, image, "echo hello from $(id -u)")
     wait_for_phase(cluster, namespace, "Succeeded")
     assert cluster.kubectl("logs", "pod", f"--namespace={namespace}") == "hello from 0\n"
+
+
+def test_the_bridge_keeps_its_address_whatever_pods_come_and_go(cluster: Cluster) -> None:
+    if cluster.machine is None:
+        pytest.skip("KUBECONFIG names another cluster")
+    assigned = Path(f"/sys/class/net/{BRIDGE}/addr_assign_type").read_text().strip()
+    assert assigned == "3", "set by us (NET_ADDR_SET)"
 
 
 def test_a_pod_reaches_both_registries(cluster: Cluster, namespace: str, image: str) -> None:

@@ -343,16 +343,15 @@ def test_a_job_that_cannot_be_deleted_now_is_deleted_later(on_a_fake: Any, monke
 
 
 def test_a_result_of_any_numbers_can_be_sent_to_the_task() -> None:
-    big = {"big": 2**64, "least": -(2**63) - 1, "vast": 10**400, "most": 2**64 - 1, "true": True}
-    pod = pod_of(
-        running(UID), publish={"terminated": {"exitCode": 0, "message": json.dumps({"digest": DIGEST, **big})}}
-    )
+    fine = {"most": 2**63 - 1, "least": -(2**63), "true": True, "loss": 0.5}
+    large = {"more": 2**63, "less": -(2**63) - 1, "vast": 10**400, "float": 1e30}
+    told = json.dumps({"digest": DIGEST, **fine, **large})
+    pod = pod_of(running(UID), publish={"terminated": {"exitCode": 0, "message": told}})
     outcome = outcome_of({**running(UID), "status": {"conditions": [{"type": "Complete", "status": "True"}]}}, [pod])
     assert outcome
     sent = msgspec.msgpack.decode(msgspec.msgpack.encode(trigger().event(Followed(outcome))))
     found = sent["outcome"]["result"]
-    assert (found["big"], found["least"], found["most"], found["true"]) == (2.0**64, -(2.0**63), 2**64 - 1, True)
-    assert found["vast"] == str(10**400)
+    assert found == {"digest": DIGEST, **fine, **{name: str(value) for name, value in large.items()}}
 
 
 def test_that_a_job_may_not_be_deleted_is_told(on_a_fake: Any) -> None:
