@@ -136,18 +136,18 @@ def test_a_task_that_waits_on_its_worker_ends_its_job_when_it_is_marked(
     assert run.state() == "failed"
 
 
-def test_a_task_that_is_marked_before_its_job_runs_leaves_nothing_that_does(world: World) -> None:
+@pytest.mark.parametrize("number", range(3))
+def test_a_task_that_is_marked_as_soon_as_it_runs_leaves_nothing_that_does(world: World, number: int) -> None:
     script = world.script("echo 1 > /out/result.txt; sleep 1000")
-    for state in ("running", "deferred"):
-        run = world.start("once", **script, destination=f"made/early-{state}:latest")
-        world.airflow.wait(f"the task to be {state}", lambda run=run, state=state: run.state() == state)
-        path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/run"
-        world.airflow.api("PATCH", path, new_state="failed")
-        # Until its worker has been told, and whatever pod there was is gone.
-        time.sleep(12)
-        world.airflow.wait("no pod to be there", lambda run=run: not run.pods())
-        assert all(job["spec"]["suspend"] and not job["status"].get("startTime") for job in run.jobs())
-        assert run.state() == "failed"
+    run = world.start("once", **script, destination=f"made/early-{number}:latest", job={"grace_period": 1})
+    run.wait("running", "deferred")
+    path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/run"
+    world.airflow.api("PATCH", path, new_state="failed")
+    # Until its worker has been told, and whatever pod there was is gone.
+    time.sleep(12)
+    world.airflow.wait("no pod to be there", lambda: not run.pods())
+    assert all(job["spec"]["suspend"] and not job["status"].get("startTime") for job in run.jobs())
+    assert run.state() == "failed"
 
 
 def test_a_container_beside_publish_that_goes_on_holds_up_nobody(world: World) -> None:
