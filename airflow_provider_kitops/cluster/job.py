@@ -106,8 +106,8 @@ def job_objects(
     :param steps_image: image of the containers that fetch and publish.
     :param files: what the steps read, by name (``workload.mounts``).
     :param secrets: the same for credentials; only ``publish`` gets the signing key.
-    :param try_id: Airflow's id of the try that makes the Job.
     :param deadline: seconds; stands in for ``settings.deadline`` where that is not set.
+    :param try_id: Airflow's id of the try that makes the Job.
     :raises InvalidInput: the specification names no image.
     """
     if not spec.image:

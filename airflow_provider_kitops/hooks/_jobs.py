@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_kitops.cluster.job import JobObjects, is_held, mounted_by
+from airflow_provider_kitops.cluster.merge import merged
 from airflow_provider_kitops.cluster.names import (
     JOB_NAME,
     MANAGED_BY,
@@ -135,8 +136,7 @@ class Jobs:
         change: Mapping[str, Any] = LET_RUN if run and is_held(job) else {}
         mine = objects.job["metadata"]["annotations"][TRY]
         if try_of(job) != mine:
-            annotations = change.get("metadata", {}).get("annotations", {})
-            change = {**change, "metadata": {"annotations": {**annotations, TRY: mine}}}
+            change = merged(change, {"metadata": {"annotations": {TRY: mine}}})
         if change:
             with self._errors(f"start the Job {name} in namespace {namespace}"):
                 try:
@@ -284,13 +284,15 @@ def giving_up(outcome: Outcome) -> dict[str, Any]:
 
     :param outcome: why; kept on the Job, which itself knows of nothing but its deadline.
     """
-    annotations = {OUTCOME: json.dumps(outcome.to_json())}
-    return {"metadata": {**_REPORT["metadata"], "annotations": annotations}, "spec": {"activeDeadlineSeconds": 1}}
+    why = {"metadata": {"annotations": {OUTCOME: json.dumps(outcome.to_json())}}}
+    patch: dict[str, Any] = merged(_REPORT, {**why, "spec": {"activeDeadlineSeconds": 1}})
+    return patch
 
 
 def of_uid(change: Mapping[str, Any], uid: str) -> dict[str, Any]:
     """A patch that the API takes for the object with this uid only."""
-    return {**change, "metadata": {**change.get("metadata", {}), "uid": uid}}
+    patch: dict[str, Any] = merged(change, {"metadata": {"uid": uid}})
+    return patch
 
 
 def try_of(job: Mapping[str, Any]) -> str:
